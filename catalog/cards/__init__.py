@@ -1,0 +1,1 @@
+"""The cards that ship with wellkit, one YAML file each."""

@@ -1,0 +1,1 @@
+"""Bytes to disk: a pure plan, then the transfer, then the check."""

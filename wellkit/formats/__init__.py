@@ -1,0 +1,1 @@
+"""How a collection lays out its arrays: formats map files to the common model of trajectories and fields."""

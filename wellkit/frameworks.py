@@ -1,0 +1,81 @@
+"""The one door between NumPy and the array frameworks (torch, JAX).
+
+The core of wellkit computes in NumPy. Where an array has to become a tensor, or an operation has to work on
+whatever the caller handed in, it goes through here, so that no other core module imports torch or JAX.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, Literal
+
+import numpy as np
+
+from wellkit.errors import ArgumentError, MissingDependencyError
+
+Framework = Literal["torch", "numpy", "jax"]
+FRAMEWORKS: tuple[Framework, ...] = ("torch", "numpy", "jax")
+Array = Any  # numpy.ndarray, torch.Tensor or jax.Array
+
+
+def require(module: str, *, extra: str, purpose: str) -> Any:
+    """Import an optional library.
+
+    Raises:
+        MissingDependencyError: it is not installed; the message names the extra to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{purpose} needs {module}, which is not installed; run: pip install 'wellkit[{extra}]'"
+        ) from error
+
+
+def check_framework(framework: str) -> Framework:
+    """Return `framework` if it is known and installed; raise ArgumentError or MissingDependencyError else."""
+    if framework not in FRAMEWORKS:
+        raise ArgumentError(f"framework={framework!r} is unknown; choose one of {', '.join(FRAMEWORKS)}")
+    if framework == "torch":
+        require("torch", extra="torch", purpose="framework='torch' (the default; framework='numpy' needs nothing)")
+    elif framework == "jax":
+        require("jax", extra="jax", purpose="framework='jax'")
+    return framework
+
+
+def framework_of(array: Array) -> Framework:
+    """The framework an array belongs to; anything that is neither torch nor JAX counts as NumPy."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        return "torch"
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(array, jax.Array):
+        return "jax"
+    return "numpy"
+
+
+def from_numpy(array: np.ndarray, framework: Framework) -> Array:
+    """`array` in `framework`; torch shares the memory where the array is writable, JAX copies."""
+    if framework == "numpy":
+        return array
+    if framework == "torch":
+        torch = importlib.import_module("torch")
+        if not array.flags.writeable:
+            array = array.copy()  # torch has no read-only tensors: sharing would let a write through
+        return torch.from_numpy(array)
+    return importlib.import_module("jax.numpy").asarray(array)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """`array` as NumPy, on the host; torch shares the memory where it can."""
+    if framework_of(array) == "torch":
+        return array.detach().cpu().numpy()  # type: ignore[no-any-return]
+    return np.asarray(array)
+
+
+def like(values: np.ndarray, reference: Array) -> Array:
+    """`values` in the framework (and on the device) of `reference`."""
+    framework = framework_of(reference)
+    converted = from_numpy(np.ascontiguousarray(values), framework)
+    return converted.to(reference.device) if framework == "torch" else converted

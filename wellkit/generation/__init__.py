@@ -1,0 +1,1 @@
+"""Solvers that write Well-format datasets of their own, seeded and with their provenance."""

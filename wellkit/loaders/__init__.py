@@ -1,0 +1,1 @@
+"""Batches, prefetch, resume state; the thin torch and JAX adapters."""

@@ -1,0 +1,1 @@
+"""A window of an array into the caller's buffer, one file per storage kind."""

@@ -1,0 +1,48 @@
+"""Everything wellkit takes from its surroundings: the only module that reads environment variables.
+
+Values are read when asked for, not at import, so that a process can change them and tests need no reload.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+DATA_VARIABLE = "WELLKIT_DATA"
+CACHE_VARIABLE = "WELLKIT_CACHE"
+CATALOG_VARIABLE = "WELLKIT_CATALOG"
+
+
+def _variable(name: str) -> str | None:
+    value = os.environ.get(name, "").strip()  # noqa: TID251 - this is the one place
+    return value or None
+
+
+def data_dir() -> Path:
+    """Where downloaded datasets live: `$WELLKIT_DATA`, else the user's data directory."""
+    chosen = _variable(DATA_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("wellkit", appauthor=False))
+
+
+def cache_dir() -> Path:
+    """Where caches live: `$WELLKIT_CACHE`, else the user's cache directory."""
+    chosen = _variable(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("wellkit", appauthor=False))
+
+
+def catalog_paths() -> tuple[Path, ...]:
+    """Card files and folders of cards named by `$WELLKIT_CATALOG` (separated as in `$PATH`)."""
+    chosen = _variable(CATALOG_VARIABLE)
+    return tuple(Path(part).expanduser() for part in chosen.split(os.pathsep) if part) if chosen else ()
+
+
+def hub_offline() -> bool:
+    """Whether `$HF_HUB_OFFLINE` forbids the network; same reading as huggingface_hub's."""
+    return (_variable("HF_HUB_OFFLINE") or "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def hub_endpoint() -> str:
+    """The Hub's address: `$HF_ENDPOINT`, else https://huggingface.co. No trailing slash."""
+    return (_variable("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")

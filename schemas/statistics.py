@@ -23,8 +23,8 @@ class Statistics(Model):
     """Per field, over all trajectories, frames and points of the training split.
 
     `*_delta` are those of the difference between consecutive frames. The file `stats.yaml` holds these six
-    mappings and no `schema:` line, so that the_well reads it too. Each mapping goes from a field's core name to
-    a number (scalar field), D numbers (vector) or D times D numbers (tensor); constant fields have no `*_delta`.
+    mappings and no `schema:` line, so that the_well reads it too. Each goes from a field's core name to
+    a number (scalar field), D numbers (vector) or D times D (tensor); constant fields have no `*_delta`.
     """
 
     mean: dict[str, Value] = Field(default_factory=dict)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -79,3 +80,34 @@ def like(values: np.ndarray, reference: Array) -> Array:
     framework = framework_of(reference)
     converted = from_numpy(np.ascontiguousarray(values), framework)
     return converted.to(reference.device) if framework == "torch" else converted
+
+
+def concatenate(arrays: Sequence[Array], axis: int) -> Array:
+    """Arrays of one framework joined along `axis`; dtypes are promoted by the framework's own rules."""
+    framework = framework_of(arrays[0])
+    if framework == "torch":
+        return importlib.import_module("torch").cat(list(arrays), dim=axis)
+    if framework == "jax":
+        return importlib.import_module("jax.numpy").concatenate(list(arrays), axis=axis)
+    return np.concatenate(list(arrays), axis=axis)
+
+
+class SharedCounter:
+    """A number that worker processes see change.
+
+    With torch it lies in shared memory, so that persistent workers of a DataLoader see what the main process
+    sets later. Pickled by other means, and without torch, it is a plain number.
+    """
+
+    def __init__(self, framework: Framework) -> None:
+        cell = np.zeros(1, dtype=np.int64)
+        self._cell: Any = from_numpy(cell, "torch").share_memory_() if framework == "torch" else cell
+
+    @property
+    def value(self) -> int:
+        """The number."""
+        return int(self._cell[0])
+
+    @value.setter
+    def value(self, number: int) -> None:
+        self._cell[0] = number

@@ -1,0 +1,76 @@
+"""Checks of `WellDataset`'s arguments, before any file is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wellkit.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class DatasetArguments:
+    """The arguments whose values restrict each other."""
+
+    n_steps_input: int
+    n_steps_output: int
+    min_dt_stride: int
+    max_dt_stride: int
+    max_rollout_steps: int | None
+    full_trajectory_mode: bool
+    start_output_steps_at_t: int
+    boundary_return_type: str | None
+    errata: str
+    rollout_length: str
+
+
+def check_arguments(given: DatasetArguments) -> None:
+    """Raise ArgumentError for values that make no sense alone or together."""
+    for name, least in (("n_steps_input", 1), ("n_steps_output", 0), ("min_dt_stride", 1)):
+        value = getattr(given, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ArgumentError(f"{name}={value!r}; give a whole number from {least} up")
+    if given.max_dt_stride < given.min_dt_stride:
+        raise ArgumentError(f"max_dt_stride={given.max_dt_stride} is below min_dt_stride={given.min_dt_stride}")
+    if given.max_rollout_steps is not None and given.max_rollout_steps < 1:
+        raise ArgumentError(f"max_rollout_steps={given.max_rollout_steps}; give a number from 1 up, or None for no limit")
+    if given.boundary_return_type not in ("padding", None):
+        raise ArgumentError(
+            f"boundary_return_type={given.boundary_return_type!r}: only 'padding' (codes an axis and side) and None "
+            "are available"
+        )
+    if given.errata not in ("warn", "keep"):
+        raise ArgumentError(f"errata={given.errata!r}: only 'warn' and 'keep' are available")
+    if given.rollout_length not in ("own", "shortest"):
+        raise ArgumentError(f"rollout_length={given.rollout_length!r}; choose 'own' or 'shortest'")
+    if not given.full_trajectory_mode:
+        return
+    if given.min_dt_stride < given.max_dt_stride:
+        raise ArgumentError(
+            f"full_trajectory_mode needs one stride, found {given.min_dt_stride} to {given.max_dt_stride}; "
+            "set max_dt_stride to min_dt_stride"
+        )
+    first_output = given.n_steps_input * given.min_dt_stride
+    if 0 <= given.start_output_steps_at_t < first_output:
+        raise ArgumentError(
+            f"start_output_steps_at_t={given.start_output_steps_at_t}, but {given.n_steps_input} input steps with "
+            f"stride {given.min_dt_stride} end before frame {first_output} at the earliest"
+        )
+
+
+def check_crop(crop: Sequence[tuple[int, int]] | None, resolution: tuple[int, ...]) -> tuple[slice, ...]:
+    """`crop` as a slice for each spatial axis; None is the whole box.
+
+    Raises:
+        ArgumentError: the number of pairs is not that of the axes, or a pair is no range inside its axis.
+    """
+    if crop is None:
+        return tuple(slice(0, size) for size in resolution)
+    if len(crop) != len(resolution):
+        raise ArgumentError(f"crop={list(crop)} has {len(crop)} pairs for {len(resolution)} spatial axes")
+    slices = []
+    for number, (pair, size) in enumerate(zip(crop, resolution, strict=True)):
+        if len(pair) != 2 or not 0 <= pair[0] < pair[1] <= size:
+            raise ArgumentError(f"crop={list(crop)}: axis {number} needs 0 <= first < last <= {size}, found {tuple(pair)}")
+        slices.append(slice(int(pair[0]), int(pair[1])))
+    return tuple(slices)

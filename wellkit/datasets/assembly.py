@@ -1,0 +1,257 @@
+"""One window of one shard, from stored arrays to normalized, channels-last buffers."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wellkit.datasets.samples import promoted
+from wellkit.errors import WellkitWarning
+from wellkit.formats.well import BoundaryCondition, FieldLayout, WellLayout
+from wellkit.frameworks import Framework, from_numpy, to_numpy
+from wellkit.normalization import Normalization
+from wellkit.readers.protocol import ShardReader
+
+
+class Channel(NamedTuple):
+    """Where a field's components lie in the channel axis: channels first..first + count."""
+
+    field: FieldLayout
+    first: int
+    count: int
+    component_shape: tuple[int, ...]
+
+
+def channels_of(fields: Iterable[FieldLayout], n_spatial_dims: int) -> tuple[Channel, ...]:
+    """Lay fields side by side along the channel axis, in the order given."""
+    channels, first = [], 0
+    for field in fields:
+        count = field.n_components(n_spatial_dims)
+        channels.append(Channel(field, first, count, (n_spatial_dims,) * field.order))
+        first += count
+    return tuple(channels)
+
+
+def component_names(field: FieldLayout, axes: Sequence[str]) -> list[str]:
+    """Names of a field's components: "velocity" with axes x, y gives velocity_x, velocity_y; order 2 gives _xx, ..."""
+    if field.order == 0:
+        return [field.name]
+    return [f"{field.name}_{''.join(combination)}" for combination in itertools.product(axes, repeat=field.order)]
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """Which frames of which trajectory: `n_steps` frames from `start`, `stride` apart, the first `n_input` as input."""
+
+    trajectory: int
+    start: int
+    n_steps: int
+    stride: int
+    n_input: int
+
+    @property
+    def frames(self) -> slice:
+        """The frames as a slice of the time axis."""
+        return slice(self.start, self.start + (self.n_steps - 1) * self.stride + 1, self.stride)
+
+
+class ShardAssembler:
+    """Reads windows of one shard. Small constants are kept once read (at most `cache_limit` elements each).
+
+    Picklable and safe under fork: it holds plain data and a reader that holds a location.
+
+    Args:
+        layout: the shard's layout.
+        reader: the shard's reader.
+        variable, constant: fields to deliver, in channel order (of this shard's own layout).
+        crop: a slice for each spatial axis.
+        normalization: applied to fields, or None.
+        framework: what a custom normalization is called with.
+        delta: outputs become differences to the frame before, and take the delta statistics.
+        cache_limit: elements of the largest constant to keep; 0 keeps none.
+    """
+
+    def __init__(
+        self,
+        layout: WellLayout,
+        reader: ShardReader,
+        *,
+        variable: Sequence[FieldLayout],
+        constant: Sequence[FieldLayout],
+        crop: tuple[slice, ...],
+        normalization: Any,
+        framework: Framework,
+        delta: bool,
+        cache_limit: float,
+    ) -> None:
+        self.layout = layout
+        self._reader = reader
+        self._crop = crop
+        self._resolution = tuple(len(range(*c.indices(n))) for c, n in zip(crop, layout.resolution, strict=True))
+        self.variable = channels_of(variable, layout.n_spatial_dims)
+        self.constant = channels_of(constant, layout.n_spatial_dims)
+        self._normalization = normalization
+        self._framework = framework
+        self._delta = delta
+        self._cache_limit = cache_limit
+        self._cache: dict[str, np.ndarray] = {}
+
+    def _cached(self, key: str, value: np.ndarray) -> np.ndarray:
+        """Keep `value` for the next window; read-only, since the same array is handed out again."""
+        if value.size <= self._cache_limit:
+            value.flags.writeable = False
+            self._cache[key] = value
+        return value
+
+    # fields
+
+    def variable_fields(self, window: WindowSpec) -> np.ndarray:
+        """Time-varying fields, normalized: (time, space..., channel)."""
+        out = self._buffer(self.variable, (window.n_steps,))
+        for channel in self.variable:
+            values = self._read(channel.field, window.trajectory, window.frames)
+            target = _components(out, channel, values.ndim)
+            if self._delta:
+                differences = values[window.n_input :] - values[window.n_input - 1 : -1]
+                self._store(channel.field, values[: window.n_input], target[: window.n_input], delta=False)
+                self._store(channel.field, differences, target[window.n_input :], delta=True)
+            else:
+                self._store(channel.field, values, target, delta=False)
+        return out
+
+    def constant_fields(self, trajectory: int) -> np.ndarray:
+        """Fields constant in time, normalized: (space..., channel)."""
+        if "constant_fields" in self._cache:
+            return self._cache["constant_fields"]
+        out = self._buffer(self.constant, ())
+        for channel in self.constant:
+            values = self._read(channel.field, trajectory, slice(None))
+            self._store(channel.field, values, _components(out, channel, values.ndim), delta=False)
+        if any(channel.field.sample_varying for channel in self.constant):
+            return out
+        return self._cached("constant_fields", out)
+
+    def _buffer(self, channels: tuple[Channel, ...], lead: tuple[int, ...]) -> np.ndarray:
+        count = sum(channel.count for channel in channels)
+        dtype = promoted(np.dtype(channel.field.dtype) for channel in channels) if channels else np.dtype(np.float32)
+        if dtype.kind != "f":
+            dtype = np.dtype(np.float32)
+        return np.empty((*lead, *self._resolution, count), dtype=dtype.newbyteorder("="))
+
+    def _read(self, field: FieldLayout, trajectory: int, frames: slice) -> np.ndarray:
+        """Stored values with a size-1 axis wherever the field does not vary: (time?, space..., component...)."""
+        return field.expand(self._reader.read(field.path, field.selection(trajectory, frames, self._crop)))
+
+    def _store(self, field: FieldLayout, values: np.ndarray, target: np.ndarray, *, delta: bool) -> None:
+        """Normalize `values` into `target`, broadcasting axes the field does not vary along."""
+        norm = self._normalization
+        if norm is None:
+            target[...] = values
+        elif isinstance(norm, Normalization):
+            offset, scale = norm.affine(field.name, delta=delta)
+            np.subtract(values, offset, out=target, casting="same_kind")
+            np.divide(target, scale, out=target)
+        else:
+            call = norm.delta_normalize if delta else norm.normalize
+            target[...] = to_numpy(call(from_numpy(values, self._framework), field.name))
+
+    # scalars
+
+    def variable_scalars(self, window: WindowSpec) -> dict[str, np.ndarray]:
+        """Time-varying scalars by name, each (time)."""
+        return {
+            scalar.name: self._reader.read(
+                scalar.path, (window.trajectory, window.frames) if scalar.sample_varying else (window.frames,)
+            ).reshape(-1)
+            for scalar in self.layout.scalars
+            if scalar.time_varying
+        }
+
+    def constant_scalars(self, trajectory: int) -> dict[str, np.ndarray]:
+        """Scalars constant in time by name, each without axes."""
+        found = {}
+        for scalar in self.layout.scalars:
+            if scalar.time_varying:
+                continue
+            key = f"scalar:{scalar.name}"
+            values = self._cache.get(key)
+            if values is None:
+                values = self._cached(key, self._reader.read(scalar.path))
+            found[scalar.name] = (values[trajectory] if scalar.sample_varying else values).reshape(())
+        return found
+
+    # grids and boundaries
+
+    def time_grid(self, window: WindowSpec, *, relative: bool) -> np.ndarray:
+        """Times of the window's frames: (time); `relative` counts from the earliest."""
+        axis = self.layout.time
+        times = self._cache.get("time")
+        if times is None:
+            times = self._cached("time", self._reader.read(axis.path))
+        chosen = times[(window.trajectory, window.frames) if axis.sample_varying else window.frames]
+        return chosen - chosen.min() if relative else chosen.copy()
+
+    def space_grid(self, window: WindowSpec) -> np.ndarray:
+        """Coordinates of the grid points: (space..., coordinate). A moving grid is taken at the window's first frame."""
+        if "space_grid" in self._cache:
+            return self._cache["space_grid"]
+        lines = []
+        for axis, crop in zip(self.layout.axes, self._crop, strict=True):
+            lead: list[int | slice] = []
+            if axis.sample_varying:
+                lead.append(window.trajectory)
+            if axis.time_varying:
+                lead.append(window.start)
+            lines.append(self._reader.read(axis.path, (*lead, crop)))
+        grid = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
+        if any(axis.sample_varying or axis.time_varying for axis in self.layout.axes):
+            return grid
+        return self._cached("space_grid", grid)
+
+    def boundary_conditions(self, trajectory: int) -> np.ndarray:
+        """Boundary codes: (spatial axis, side) float32, side 0 at the first grid point, 1 at the last.
+
+        An axis is OPEN unless a condition says otherwise. Where a mask covers several axes, a side is `open` or
+        `periodic` if any part of it is, and `wall` only if all of it is. A side that a crop cuts off is OPEN.
+        """
+        if "boundaries" in self._cache:
+            return self._cache["boundaries"]
+        codes = np.full((self.layout.n_spatial_dims, 2), BoundaryCondition.OPEN.value, dtype=np.float32)
+        numbers = {axis.name: number for number, axis in enumerate(self.layout.axes)}
+        for condition in self.layout.boundaries:
+            if len(condition.dims) > 1:
+                warnings.warn(
+                    f"{self.layout.location}: boundary {condition.name!r} spans the axes {', '.join(condition.dims)}; "
+                    "each side counts as open or periodic if any part of it is, and as wall only if all of it is; "
+                    "pass boundary_return_type=None to leave boundaries out",
+                    WellkitWarning,
+                    stacklevel=2,
+                )
+            mask = self._reader.read(f"{condition.path}/mask", (trajectory,) if condition.sample_varying else ())
+            decide = np.all if condition.type is BoundaryCondition.WALL else np.any
+            for place, dim in enumerate(condition.dims):
+                for side, end in ((0, 0), (1, -1)):
+                    if decide(np.take(mask, end, axis=place)):
+                        codes[numbers[dim], side] = condition.type.value
+        for number, (crop, size) in enumerate(zip(self._crop, self.layout.resolution, strict=True)):
+            first, last, _ = crop.indices(size)
+            if first > 0:
+                codes[number, 0] = BoundaryCondition.OPEN.value
+            if last < size:
+                codes[number, 1] = BoundaryCondition.OPEN.value
+        if any(condition.sample_varying for condition in self.layout.boundaries):
+            return codes
+        return self._cached("boundaries", codes)
+
+
+def _components(buffer: np.ndarray, channel: Channel, ndim: int) -> np.ndarray:
+    """The channels of one field as a view with the field's own axes: (..., component, component)."""
+    view = buffer[..., channel.first : channel.first + channel.count]
+    view = view.reshape(*view.shape[:-1], *channel.component_shape)
+    assert view.ndim == ndim and np.shares_memory(view, buffer)  # a copy here would lose what is written to it
+    return view

@@ -1,0 +1,161 @@
+"""Where a dataset's shards and statistics are: from the caller's arguments to locations."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wellkit import catalog
+from wellkit.errors import ArgumentError, DataNotFoundError, UnknownDatasetError, WellkitWarning, did_you_mean
+from wellkit.settings import data_dir
+from wellkit.storage import list_files, list_folders, locate
+
+SPLITS = ("train", "valid", "test")
+SHARD_SUFFIXES = (".hdf5", ".h5")
+STATISTICS_FILE = "stats.yaml"
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Resolved locations. `statistics` lists candidates, the first that exists counts."""
+
+    root: str
+    data: str
+    statistics: tuple[str, ...]
+    given_statistics: bool
+
+
+def join(base: str, *parts: str) -> str:
+    """Locations joined with "/", whatever the storage."""
+    return "/".join([base.rstrip("/"), *parts]) if base != "/" else "/" + "/".join(parts)
+
+
+def resolve_source(
+    *,
+    path: str | os.PathLike[str] | None,
+    base_path: str | os.PathLike[str] | None,
+    name: str | None,
+    split: str | None,
+    normalization_path: str | os.PathLike[str] | None,
+    storage_options: Mapping[str, Any] | None,
+) -> DatasetSource:
+    """Locations of one split.
+
+    `path` wins: the folder of shards itself, or the dataset's folder when `split` is given. Else
+    `base_path/name/data/split`. Without a base path: what was downloaded, else the Hub.
+
+    Raises:
+        ArgumentError: neither a path nor a name was given, or a name without a split.
+        UnknownDatasetError: a name without a base path that has no card.
+    """
+    if split is not None and split not in SPLITS:
+        raise ArgumentError(f"well_split_name={split!r} is unknown; choose one of {', '.join(SPLITS)}")
+    if path is not None:
+        root = os.fspath(path).rstrip("/") or "/"
+        data = join(root, "data", split) if split else root
+        # A bare folder of shards is often <dataset>/data/<split>: its statistics lie two levels up.
+        default = (join(root, STATISTICS_FILE),) if split else (
+            join(root, STATISTICS_FILE), join(_parent(root), STATISTICS_FILE), join(_parent(_parent(root)), STATISTICS_FILE)
+        )  # fmt: skip
+    elif name is not None:
+        if split is None:
+            raise ArgumentError(f"well_dataset_name={name!r} needs well_split_name: one of {', '.join(SPLITS)}")
+        base = os.fspath(base_path) if base_path is not None else _find_base(name, split, storage_options)
+        root = join(base, name)
+        data = join(root, "data", split)
+        default = (join(root, STATISTICS_FILE),)
+    else:
+        raise ArgumentError("give path=, or well_dataset_name= (with well_base_path= where it is not downloaded)")
+    if normalization_path is None:
+        return DatasetSource(root, data, default, given_statistics=False)
+    given = os.fspath(normalization_path)
+    if not (os.path.isabs(given) or "://" in given or given.startswith(root)):
+        given = join(root, given)
+    return DatasetSource(root, data, (given,), given_statistics=True)
+
+
+def _parent(location: str) -> str:
+    return location.rsplit("/", 1)[0] if "/" in location else "."
+
+
+def _find_base(name: str, split: str, storage_options: Mapping[str, Any] | None) -> str:
+    """The base folder of a dataset given by name alone: downloaded, or the Hub's."""
+    downloaded = data_dir()
+    if (downloaded / name / "data" / split).is_dir() and list_files(
+        str(downloaded / name / "data" / split), suffixes=SHARD_SUFFIXES
+    ):
+        return str(downloaded)
+    card = catalog.get(name)
+    repository = card.sources.hub.repo_id if card.sources.hub is not None else None
+    if repository is None or not card.sources.hub.hosted:
+        raise DataNotFoundError(
+            f"{name}: no downloaded copy in {downloaded} and the card names no Hub repository to stream from; "
+            "give well_base_path= or path="
+        )
+    owner, _, repository_name = repository.partition("/")
+    if repository_name != name:
+        raise DataNotFoundError(f"{name}: stream it with path='hf://datasets/{repository}'")
+    warnings.warn(
+        f"{name} ({split}) is not in {downloaded}: streaming it from the Hub repository {repository}; "
+        f"run `wellkit download {name}` to read it from disk",
+        WellkitWarning,
+        stacklevel=4,
+    )
+    return f"hf://datasets/{owner}"
+
+
+def find_shards(
+    source: DatasetSource,
+    *,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    storage_options: Mapping[str, Any] | None,
+) -> list[str]:
+    """Locations of the split's shards whose file names pass the filters, sorted.
+
+    A file is taken if its name (not its path) contains any of `include` (or `include` is empty) and none of
+    `exclude`; one that two filters match is taken once.
+
+    Raises:
+        DataNotFoundError: the folder is missing or holds no shard, or the filters leave none; names what is there.
+    """
+    place = locate(source.data, storage_options)
+    try:
+        files = list_files(source.data, suffixes=SHARD_SUFFIXES, storage_options=storage_options)
+    except FileNotFoundError as error:
+        raise DataNotFoundError(_missing(source, storage_options)) from error
+    if not files:
+        raise DataNotFoundError(f"{place}: holds no .hdf5 or .h5 file; is it the folder of a split's shards?")
+    kept = [
+        file
+        for file in files
+        if (not include or any(part in file.rsplit("/", 1)[-1] for part in include))
+        and not any(part in file.rsplit("/", 1)[-1] for part in exclude)
+    ]
+    if not kept:
+        example = files[0].rsplit("/", 1)[-1]
+        raise DataNotFoundError(
+            f"{place}: none of its {len(files)} files passes include_filters={list(include)}, "
+            f"exclude_filters={list(exclude)}; filters are parts of file names such as {example!r}"
+        )
+    return kept
+
+
+def _missing(source: DatasetSource, storage_options: Mapping[str, Any] | None) -> str:
+    """What to say of a split's folder that is not there: the nearest folder above that is, and what it holds."""
+    folder = source.data
+    for _ in range(3):
+        wanted, folder = folder.rsplit("/", 1)[-1], _parent(folder)
+        try:
+            present = list_folders(folder, storage_options=storage_options)
+        except FileNotFoundError:
+            continue
+        held = f"holds {', '.join(present[:8])}" if present else "holds no folders"
+        return f"{source.data}: no such folder; {folder} {held}, not {wanted!r}.{did_you_mean(wanted, present)}".rstrip(".")
+    return f"{source.data}: no such folder"
+
+
+__all__ = ["SPLITS", "DatasetSource", "UnknownDatasetError", "find_shards", "join", "resolve_source"]

@@ -1,0 +1,108 @@
+"""The shards of one split taken together: what they share, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wellkit.datasets.assembly import component_names
+from wellkit.datasets.samples import WellMetadata
+from wellkit.errors import ArgumentError, FormatError, did_you_mean
+from wellkit.formats.well import FieldLayout, WellLayout, parse_layout
+from wellkit.readers.hdf5 import Hdf5Reader
+from wellkit.readers.protocol import ShardReader
+
+
+@dataclass(frozen=True)
+class ShardTree:
+    """Readers and layouts of a split's shards, in order, and the fields to deliver by core name."""
+
+    readers: tuple[ShardReader, ...]
+    layouts: tuple[WellLayout, ...]
+    variable: tuple[str, ...]
+    constant: tuple[str, ...]
+
+    def fields_of(self, shard: int, names: Sequence[str]) -> list[FieldLayout]:
+        """Fields of one shard in the order of `names`: shards may list them differently."""
+        by_name = {field.name: field for field in self.layouts[shard].fields}
+        return [by_name[name] for name in names]
+
+
+def open_tree(
+    locations: Sequence[str], *, storage_options: Mapping[str, Any] | None, fields: Sequence[str] | None
+) -> ShardTree:
+    """Read every shard's layout and check that they belong together.
+
+    Args:
+        fields: core field names to deliver; None for all.
+
+    Raises:
+        FormatError: shards differ in dataset name, dimensions, resolution, fields or scalars; names both files.
+        ArgumentError: a name in `fields` is no field of the dataset.
+    """
+    readers = tuple(Hdf5Reader(location, storage_options) for location in locations)
+    layouts = tuple(parse_layout(reader) for reader in readers)
+    for layout in layouts[1:]:
+        _check_alike(layouts[0], layout)
+    first = layouts[0]
+    known = [field.name for field in first.fields]
+    duplicates = {name for name in known if known.count(name) > 1}
+    if duplicates:
+        raise FormatError(f"{first.location}: field {sorted(duplicates)[0]!r} stands in two tensor orders")
+    for name in fields or ():
+        if name not in known:
+            raise ArgumentError(
+                f"fields={list(fields or ())}: {first.dataset_name} has no field {name!r}; "
+                f"its fields are {', '.join(known)}.{did_you_mean(name, known)}"
+            )
+    wanted = set(known if fields is None else fields)
+    variable = tuple(f.name for f in first.fields if f.time_varying and f.name in wanted)
+    constant = tuple(f.name for f in first.fields if not f.time_varying and f.name in wanted)
+    return ShardTree(readers, layouts, variable, constant)
+
+
+# What all shards of a split have to share: (what, how to read it off a layout).
+_SHARED: tuple[tuple[str, Callable[[WellLayout], Any]], ...] = (
+    ("dataset name", lambda layout: layout.dataset_name),
+    ("number of spatial dimensions", lambda layout: layout.n_spatial_dims),
+    ("resolution", lambda layout: layout.resolution),
+    ("grid type", lambda layout: layout.grid_type),
+    ("fields", lambda layout: sorted((f.name, f.order, f.time_varying) for f in layout.fields)),
+    ("scalars", lambda layout: sorted((s.name, s.time_varying) for s in layout.scalars)),
+    ("origin (generator)", lambda layout: layout.generator),
+)
+
+
+def _check_alike(first: WellLayout, other: WellLayout) -> None:
+    for what, of in _SHARED:
+        if of(first) != of(other):
+            raise FormatError(
+                f"shards of one split differ in {what}: {first.location} has {of(first)}, {other.location} has "
+                f"{of(other)}; keep one kind with include_filters or exclude_filters"
+            )
+
+
+def build_metadata(tree: ShardTree, *, resolution: tuple[int, ...], steps: Sequence[int]) -> WellMetadata:
+    """The description the_well calls `metadata`."""
+    first = tree.layouts[0]
+    axes = [axis.name for axis in first.axes]
+    by_order: dict[bool, dict[int, list[str]]] = {True: {0: [], 1: [], 2: []}, False: {0: [], 1: [], 2: []}}
+    for field in first.fields:
+        if field.name in tree.variable or field.name in tree.constant:
+            by_order[field.time_varying][field.order].extend(component_names(field, axes))
+    kinds = {boundary.type.name for layout in tree.layouts for boundary in layout.boundaries}
+    return WellMetadata(
+        dataset_name=first.dataset_name,
+        n_spatial_dims=first.n_spatial_dims,
+        spatial_resolution=resolution,
+        scalar_names=[s.name for s in first.scalars if s.time_varying],
+        constant_scalar_names=[s.name for s in first.scalars if not s.time_varying],
+        field_names=by_order[True],
+        constant_field_names=by_order[False],
+        boundary_condition_types=sorted(kinds),
+        n_files=len(tree.layouts),
+        n_trajectories_per_file=[layout.n_trajectories for layout in tree.layouts],
+        n_steps_per_trajectory=list(steps),
+        grid_type=first.grid_type,
+    )

@@ -1,0 +1,389 @@
+"""`WellDataset`: windows of The Well's simulations as samples, map-style."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from wellkit.datasets.arguments import DatasetArguments, check_arguments, check_crop
+from wellkit.datasets.assembly import ShardAssembler, WindowSpec
+from wellkit.datasets.described import Described
+from wellkit.datasets.errata import warn_of_errata
+from wellkit.datasets.samples import (
+    FieldViews,
+    TrajectoryData,
+    TrajectoryMetadata,
+    construct_sample,
+    flatten_fields,
+    flatten_scalars,
+    pad_rollouts,
+)
+from wellkit.datasets.sources import find_shards, resolve_source
+from wellkit.datasets.tree import build_metadata, open_tree
+from wellkit.errors import DataNotFoundError, StatisticsError, WindowError
+from wellkit.formats.statistics_file import load_statistics
+from wellkit.frameworks import Array, SharedCounter, check_framework, from_numpy
+from wellkit.normalization import RMSNormalization, ZScoreNormalization
+from wellkit.sampling import draw_stride, generator, restrict
+from wellkit.windows import Window, WindowTable, count_windows, largest_stride, rollout_outputs
+
+_NORMALIZATIONS = {"zscore": ZScoreNormalization, "rms": RMSNormalization}
+
+
+class WellDataset(Described):
+    """Windows of trajectories of one split, as samples in channels-last layout.
+
+    A drop-in for `the_well.data.WellDataset`: same arguments, sample keys, shapes, dtypes and order. Works as a
+    map-style dataset with `torch.utils.data.DataLoader`, with fork and spawn workers, and without torch.
+
+    A sample is a dict of arrays of `framework`; keys that would be empty are left out:
+
+    | key | axes | content |
+    |---|---|---|
+    | input_fields | (n_steps_input, space..., channel) | time-varying fields, tensor components as channels |
+    | output_fields | (n_steps_output, space..., channel) | the steps after them |
+    | constant_fields | (space..., channel) | fields constant in time |
+    | input_scalars, output_scalars | (step, scalar) | time-varying scalars |
+    | constant_scalars | (scalar) | parameters of the trajectory |
+    | boundary_conditions | (spatial axis, side) | WALL 0, OPEN 1, PERIODIC 2 |
+    | space_grid | (space..., coordinate) | coordinates, in the file's units |
+    | input_time_grid, output_time_grid | (step) | times, from the window's start if normalize_time_grid |
+
+    Args:
+        path: folder of shards, or the dataset's folder when `well_split_name` is given; local or a URL
+            (hf://, https://, s3://, memory://).
+        normalization_path: statistics file; relative to the dataset's folder. Default: its stats.yaml.
+        well_base_path: folder of datasets, used with `well_dataset_name`. With neither this nor `path`, what
+            `wellkit download` fetched is used, else the Hub is streamed from (with a warning that says so).
+        well_dataset_name: the dataset's name.
+        well_split_name: "train", "valid" or "test".
+        include_filters, exclude_filters: parts of file names to take or leave out.
+        use_normalization: normalize fields; z-score unless `normalization_type` says otherwise.
+        normalization_type: ZScoreNormalization, RMSNormalization, "zscore", "rms", or a class of one's own.
+        max_rollout_steps: at most this many output steps; None for no limit.
+        n_steps_input, n_steps_output: steps of input and output.
+        min_dt_stride, max_dt_stride: frames between steps; drawn for each sample where they differ.
+        flatten_tensors: False delivers fields by tensor order and name instead of as channels.
+        restrict_num_trajectories, restrict_num_samples: a random subset, a count or a share; nested for one seed.
+        restriction_seed: its seed.
+        cache_small, max_cache_size: keep constants of up to `max_cache_size` elements once read.
+        return_grid: deliver space and time grids.
+        normalize_time_grid: count times from the window's first step.
+        boundary_return_type: "padding" for codes, None for none.
+        full_trajectory_mode: a sample is a whole trajectory: n_steps_input steps, then all others as output.
+        start_output_steps_at_t: in that mode, the frame outputs start at; -1 for right after the inputs.
+        name_override: `dataset_name` to show.
+        transform: called as transform(data, metadata) on the fields by tensor order, see `TrajectoryData`.
+        min_std: smallest divisor of the normalization.
+        storage_options: passed to fsspec.
+        framework: "torch" (default), "numpy" or "jax".
+        errata: "warn" tells of known faults of the data (from the card), "keep" does not.
+        seed: seed of stride draws and transforms; see `set_epoch`.
+        fields: core field names to read; None for all.
+        crop: a (first, last) pair of grid indices for each spatial axis; only that box is read.
+        rollout_length: in full-trajectory mode, "own" keeps each trajectory's length, "shortest" cuts to the
+            shortest file's. Batches of unequal rollouts are padded with NaN and get `output_mask`.
+
+    Raises:
+        UnknownDatasetError, DataNotFoundError: no such dataset, folder or file.
+        ShardError, FormatError: a shard is unreadable, or does not fit the others.
+        StatisticsError: statistics are missing or do not fit the fields.
+        WindowError: a trajectory is too short for the window.
+        ArgumentError: arguments contradict each other.
+    """
+
+    _delta = False
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        normalization_path: str | os.PathLike[str] | None = None,
+        well_base_path: str | os.PathLike[str] | None = None,
+        well_dataset_name: str | None = None,
+        well_split_name: Literal["train", "valid", "test"] | str | None = None,
+        include_filters: Sequence[str] = (),
+        exclude_filters: Sequence[str] = (),
+        use_normalization: bool = False,
+        normalization_type: Callable[..., Any] | str | None = None,
+        max_rollout_steps: int | None = None,
+        n_steps_input: int = 1,
+        n_steps_output: int = 1,
+        min_dt_stride: int = 1,
+        max_dt_stride: int = 1,
+        flatten_tensors: bool = True,
+        restrict_num_trajectories: float | int | None = None,
+        restrict_num_samples: float | int | None = None,
+        restriction_seed: int = 0,
+        cache_small: bool = True,
+        max_cache_size: float = 1e9,
+        return_grid: bool = True,
+        normalize_time_grid: bool = True,
+        boundary_return_type: str | None = "padding",
+        full_trajectory_mode: bool = False,
+        start_output_steps_at_t: int = -1,
+        name_override: str | None = None,
+        transform: Callable[[TrajectoryData, TrajectoryMetadata], TrajectoryData] | None = None,
+        min_std: float = 1e-4,
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        framework: Literal["torch", "numpy", "jax"] = "torch",
+        errata: Literal["warn", "keep"] = "warn",
+        seed: int = 0,
+        fields: Sequence[str] | None = None,
+        crop: Sequence[tuple[int, int]] | None = None,
+        rollout_length: Literal["own", "shortest"] = "own",
+    ) -> None:
+        self.framework = check_framework(framework)
+        check_arguments(
+            DatasetArguments(
+                n_steps_input=n_steps_input,
+                n_steps_output=n_steps_output,
+                min_dt_stride=min_dt_stride,
+                max_dt_stride=max_dt_stride,
+                max_rollout_steps=max_rollout_steps,
+                full_trajectory_mode=full_trajectory_mode,
+                start_output_steps_at_t=start_output_steps_at_t,
+                boundary_return_type=boundary_return_type,
+                errata=errata,
+                rollout_length=rollout_length,
+            )
+        )
+        source = resolve_source(
+            path=path,
+            base_path=well_base_path,
+            name=well_dataset_name,
+            split=well_split_name,
+            normalization_path=normalization_path,
+            storage_options=storage_options,
+        )
+        self.data_path = source.data
+        self.well_dataset_name = well_dataset_name
+        self.well_split_name = well_split_name
+        self.include_filters = list(include_filters)
+        self.exclude_filters = list(exclude_filters)
+        self.use_normalization = use_normalization
+        self.max_rollout_steps = max_rollout_steps
+        self.n_steps_input = n_steps_input
+        self.n_steps_output = n_steps_output
+        self.min_dt_stride = min_dt_stride
+        self.max_dt_stride = max_dt_stride
+        self.flatten_tensors = flatten_tensors
+        self.return_grid = return_grid
+        self.normalize_time_grid = normalize_time_grid
+        self.boundary_return_type = boundary_return_type
+        self.full_trajectory_mode = full_trajectory_mode
+        self.start_output_steps_at_t = start_output_steps_at_t
+        self.transform = transform
+        self.min_std = min_std
+        self.storage_options = dict(storage_options or {})
+        self.seed = seed
+        self._epoch = SharedCounter(self.framework)
+
+        self.files_paths = find_shards(
+            source, include=include_filters, exclude=exclude_filters, storage_options=storage_options
+        )
+        self._tree = open_tree(self.files_paths, storage_options=storage_options, fields=fields)
+        self._layouts = self._tree.layouts
+        first = self._layouts[0]
+        self._crop = check_crop(crop, first.resolution)
+        self._plan_windows(rollout_length)
+        self.metadata: WellMetadata = build_metadata(
+            self._tree,
+            resolution=tuple(len(range(*c.indices(n))) for c, n in zip(self._crop, first.resolution, strict=True)),
+            steps=self._steps,
+        )
+        self.dataset_name = name_override or self.metadata.dataset_name
+        self.normalization_path, self.norm = self._open_normalization(source, normalization_type)
+        self._assemblers = tuple(
+            ShardAssembler(
+                layout,
+                reader,
+                variable=self._tree.fields_of(number, self._tree.variable),
+                constant=self._tree.fields_of(number, self._tree.constant),
+                crop=self._crop,
+                normalization=self.norm,
+                framework=self.framework,
+                delta=self._delta,
+                cache_limit=max_cache_size if cache_small else 0,
+            )
+            for number, (layout, reader) in enumerate(zip(self._layouts, self._tree.readers, strict=True))
+        )
+        self.restriction_set: np.ndarray | None = None
+        if restrict_num_trajectories is not None or restrict_num_samples is not None:
+            self.restriction_set = restrict(
+                self._table, n_trajectories=restrict_num_trajectories, n_samples=restrict_num_samples, seed=restriction_seed
+            )
+        if errata == "warn" and first.generator is None:  # errata are about published data, not about generated
+            warn_of_errata(well_dataset_name or self.metadata.dataset_name, well_split_name, stacklevel=3)
+
+    # Setting up
+
+    def _plan_windows(self, rollout_length: str) -> None:
+        """Set how many frames and windows each shard gives. Raises WindowError where one is too short."""
+        n_steps = self.n_steps_input + self.n_steps_output
+        own = [layout.n_steps for layout in self._layouts]
+        self._steps = [min(own)] * len(own) if self.full_trajectory_mode and rollout_length == "shortest" else own
+        counts = []
+        self._outputs: list[int] = []
+        for layout, steps in zip(self._layouts, self._steps, strict=True):
+            if self.full_trajectory_mode:
+                outputs = rollout_outputs(steps, self.n_steps_input, self.min_dt_stride, self.start_output_steps_at_t)
+                count = int(outputs > 0)
+            else:
+                outputs = self.n_steps_output
+                count = count_windows(steps, n_steps, self.min_dt_stride)
+            if count < 1:
+                wanted = "at least 1 output step" if self.full_trajectory_mode else f"{self.n_steps_output} output steps"
+                raise WindowError(
+                    f"{layout.location}: trajectories of {steps} steps are too short for {self.n_steps_input} input "
+                    f"steps and {wanted} with stride {self.min_dt_stride}"
+                    + (f" and outputs from frame {self.start_output_steps_at_t}" * (self.start_output_steps_at_t >= 0))
+                    + "; ask for fewer steps, a smaller stride, or leave the file out with exclude_filters"
+                )
+            counts.append(count)
+            self._outputs.append(outputs if self.max_rollout_steps is None else min(outputs, self.max_rollout_steps))
+        self.n_windows_per_trajectory = counts
+        self._table = WindowTable([layout.n_trajectories for layout in self._layouts], counts)
+        if self.full_trajectory_mode:
+            self.n_steps_output = max(self._outputs)
+
+    def _open_normalization(self, source: Any, kind: Callable[..., Any] | str | None) -> tuple[str, Any]:
+        """(where the statistics are, the normalization or None)."""
+        if isinstance(kind, str):
+            if kind not in _NORMALIZATIONS:
+                raise StatisticsError(f"normalization_type={kind!r} is unknown; choose one of {', '.join(_NORMALIZATIONS)}")
+            kind = _NORMALIZATIONS[kind]
+        self.normalization_type = kind
+        if not self.use_normalization:
+            return source.statistics[0], None
+        for candidate in source.statistics:
+            try:
+                statistics = load_statistics(candidate, storage_options=self.storage_options)
+            except DataNotFoundError:
+                continue
+            content = statistics.to_mapping()
+            build = kind or ZScoreNormalization
+            try:
+                return candidate, build(
+                    content, self.core_field_names, self.core_constant_field_names, min_denom=self.min_std
+                )
+            except StatisticsError as error:
+                raise StatisticsError(f"{candidate}: {error}") from error
+        raise StatisticsError(
+            f"use_normalization=True needs statistics, but there is no {source.statistics[0]}; compute them with "
+            f"`wellkit stats PATH --write`, give normalization_path=, or set use_normalization=False"
+        )
+
+    # Samples
+
+    def __len__(self) -> int:
+        return len(self._table) if self.restriction_set is None else len(self.restriction_set)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Sample `index`, see the class. Raises IndexError out of range; negative indices count from the end."""
+        data, metadata = self._load_one_sample(index)
+        data = self._preprocess_data(data, metadata)
+        if self.transform is not None:
+            data = self.transform(data, metadata)
+        return self._construct_sample(self._postprocess_data(data, metadata), metadata)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The samples of one batch; rollouts of unequal length are padded with NaN and get `output_mask`."""
+        samples = [self[index] for index in indices]
+        return pad_rollouts(samples) if self.unequal_rollouts and samples else samples
+
+    @property
+    def unequal_rollouts(self) -> bool:
+        """Whether samples differ in their number of output steps."""
+        return len(set(self._outputs)) > 1
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that random draws of samples belong to."""
+        return self._epoch.value
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw strides and transforms anew: they follow from [seed, epoch, index]. Reaches persistent torch workers."""
+        self._epoch.value = epoch
+
+    def _window(self, index: int) -> tuple[int, Window]:
+        """(index among all windows, its place)."""
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"sample {index} is out of range: there are {len(self)}")
+        whole = int(position if self.restriction_set is None else self.restriction_set[position])
+        return whole, self._table.locate(whole)
+
+    def _load_one_sample(self, index: int) -> tuple[TrajectoryData, TrajectoryMetadata]:
+        whole, window = self._window(index)
+        rng = generator(self.seed, self.epoch, whole)
+        outputs = self._outputs[window.file]
+        n_steps = self.n_steps_input + outputs
+        stride = self.min_dt_stride
+        if self.max_dt_stride > stride:
+            fits = largest_stride(window.start, self._steps[window.file], self.n_steps_input + self.n_steps_output)
+            stride = draw_stride(rng, stride, min(fits, self.max_dt_stride))
+        start = window.start
+        if self.full_trajectory_mode and self.start_output_steps_at_t >= 0:
+            start = self.start_output_steps_at_t - self.n_steps_input * stride
+        spec = WindowSpec(window.trajectory, start, n_steps, stride, self.n_steps_input)
+        metadata = TrajectoryMetadata(self, window.file, window.trajectory, start, stride, rng)
+        return self._read(self._assemblers[window.file], spec), metadata
+
+    def _read(self, shard: ShardAssembler, window: WindowSpec) -> TrajectoryData:
+        """One window as arrays of the framework, fields as views by tensor order."""
+        variable = self._convert(shard.variable_fields(window))
+        constant = self._convert(shard.constant_fields(window.trajectory))
+        scalars = shard.variable_scalars(window)
+        constants = shard.constant_scalars(window.trajectory)
+        data: TrajectoryData = {
+            "variable_fields": FieldViews(variable, shard.variable),
+            "constant_fields": FieldViews(constant, shard.constant),
+            "variable_scalars": {name: self._convert(scalars[name]) for name in self.scalar_names},
+            "constant_scalars": {name: self._convert(constants[name]) for name in self.constant_scalar_names},
+        }
+        if self.boundary_return_type is not None:
+            data["boundary_conditions"] = self._convert(shard.boundary_conditions(window.trajectory))
+        if self.return_grid:
+            data["space_grid"] = self._convert(shard.space_grid(window))
+            data["time_grid"] = self._convert(shard.time_grid(window, relative=self.normalize_time_grid))
+        return data
+
+    def _convert(self, array: np.ndarray) -> Array:
+        return from_numpy(array, self.framework)
+
+    # Steps a subclass may replace, under the names the_well gives them
+
+    def _preprocess_data(self, data: TrajectoryData, traj_metadata: TrajectoryMetadata) -> TrajectoryData:
+        """Called before the transform; the identity here."""
+        return data
+
+    def _postprocess_data(self, data: TrajectoryData, traj_metadata: TrajectoryMetadata) -> dict[str, Any]:
+        """Called after the transform: fields and scalars side by side along one channel axis."""
+        flat: dict[str, Any] = dict(data)
+        if self.flatten_tensors:
+            flat["variable_fields"] = flatten_fields(data["variable_fields"])
+            flat["constant_fields"] = flatten_fields(data["constant_fields"])
+        flat["variable_scalars"] = flatten_scalars(data["variable_scalars"])
+        flat["constant_scalars"] = flatten_scalars(data["constant_scalars"])
+        return flat
+
+    def _construct_sample(self, data: Mapping[str, Any], traj_metadata: TrajectoryMetadata) -> dict[str, Any]:
+        """Input and output apart; empty keys left out."""
+        return construct_sample(data, self.n_steps_input)
+
+    def to_xarray(self, backend: Literal["numpy", "dask"] = "dask") -> Any:
+        """All shards as one xarray.Dataset along a `sample` dimension; "dask" reads when values are asked for."""
+        from wellkit.datasets.xarray import shards_to_xarray
+
+        return shards_to_xarray(self, backend=backend)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.data_path}>"
+

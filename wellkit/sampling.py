@@ -1,0 +1,64 @@
+"""Orders, restrictions and draws, all from explicit seeds: the same numbers give the same samples anywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wellkit.errors import ArgumentError
+from wellkit.windows import WindowTable
+
+
+def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The random generator of one sample of one epoch, from the key [seed, epoch, index]."""
+    return np.random.default_rng([seed, epoch, index])
+
+
+def shuffled(n: int, *, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of range(n), int64, that follows from (seed, epoch) alone."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def draw_stride(rng: np.random.Generator, smallest: int, largest: int) -> int:
+    """A stride drawn uniformly from smallest..largest, both included; `smallest` where there is no choice."""
+    return int(rng.integers(smallest, largest + 1)) if largest > smallest else smallest
+
+
+def restrict(
+    table: WindowTable,
+    *,
+    n_trajectories: float | int | None,
+    n_samples: float | int | None,
+    seed: int,
+) -> np.ndarray:
+    """Sample indices, int64, of a random subset: first of distinct trajectories, then of samples among theirs.
+
+    Subsets of one seed are nested: a larger number contains the smaller one's. A float in (0, 1] is a share, an
+    integer a count.
+
+    Raises:
+        ArgumentError: a share or count is not positive, or leaves nothing.
+    """
+    rng = np.random.default_rng(seed)
+    indices = np.arange(len(table), dtype=np.int64)
+    if n_trajectories is not None:
+        count = _count("restrict_num_trajectories", n_trajectories, table.n_trajectories)
+        order = np.arange(table.n_trajectories)
+        rng.shuffle(order)
+        indices = table.of_trajectories(order[:count])
+    if n_samples is not None:
+        count = _count("restrict_num_samples", n_samples, len(indices))
+        rng.shuffle(indices)
+        indices = indices[:count]
+    return indices
+
+
+def _count(argument: str, wanted: float | int, available: int) -> int:
+    """A share or a count as a count, at most `available`."""
+    share = isinstance(wanted, float) and 0.0 < wanted <= 1.0
+    count = int(available * wanted) if share else int(wanted)
+    if count < 1 or (not share and count != wanted):
+        raise ArgumentError(
+            f"{argument}={wanted!r} leaves {count if share else 'no valid number of'} samples or trajectories out of "
+            f"{available}; give a whole number from 1 up, or a share above 0 and up to 1.0"
+        )
+    return min(count, available)

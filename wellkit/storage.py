@@ -33,7 +33,18 @@ PROTOCOLS = ("file", "hf", "https", "s3", "gs", "memory")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _LOCAL = frozenset({"file", "local"})
 _NETWORK_LIBRARIES = frozenset(
-    "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "aiohttp", "botocore", "aiobotocore", "gcsfs")
+    {
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+        "requests",
+        "urllib3",
+        "aiohttp",
+        "botocore",
+        "aiobotocore",
+        "gcsfs",
+    }
 )
 _SCHEME = re.compile(r"^(?P<protocol>[A-Za-z][A-Za-z0-9+.-]*)://")
 _ADDRESS = re.compile(
@@ -43,7 +54,7 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class Location:
-    """Where something is: a filesystem and the path it knows it by. `str()` gives the location without secrets."""
+    """Where something is: a filesystem and the path it knows it by. `str()` gives it without secrets."""
 
     fs: Any = field(repr=False)
     path: str
@@ -64,9 +75,8 @@ class Location:
 
     def join(self, *parts: str) -> Location:
         """The location of `parts` below this one. A query string stays at the end."""
-        base, mark, query = (
-            self.path.partition("?") if self.protocol in {"http", "https"} else (self.path, "", "")
-        )
+        takes_query = self.protocol in {"http", "https"}
+        base, mark, query = self.path.partition("?") if takes_query else (self.path, "", "")
         joined = "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
         return Location(self.fs, joined + mark + query, self.protocol)
 
@@ -159,8 +169,8 @@ def _filesystem_class(protocol: str, text: str) -> Any:
         ) from error
     except ValueError as error:
         raise ArgumentError(
-            f"{without_secrets(text)}: unknown protocol {protocol!r}; known are {', '.join(PROTOCOLS)} and plain paths."
-            f"{did_you_mean(protocol, PROTOCOLS)}"
+            f"{without_secrets(text)}: unknown protocol {protocol!r}; "
+            f"known are {', '.join(PROTOCOLS)} and plain paths.{did_you_mean(protocol, PROTOCOLS)}"
         ) from error
 
 
@@ -253,8 +263,8 @@ def explain(error: BaseException, what: str) -> WellkitError | None:
         return DataNotFoundError(f"{what}: not found (HTTP {status})")
     if status in {401, 403}:
         return HubError(
-            f"{what}: access refused (HTTP {status}); check the name, and where it is private or gated log in "
-            "with `hf auth login` or set HF_TOKEN"
+            f"{what}: access refused (HTTP {status}); check the name; if it is private or gated, log in with "
+            "`hf auth login` or set HF_TOKEN"
         )
     if status is not None:
         return HubError(f"{what}: the server answered HTTP {status}; try again later")

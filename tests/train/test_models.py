@@ -93,10 +93,13 @@ def test_unet_state_has_the_published_names() -> None:
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_parameter_learns(name: str, dims: int) -> None:
-    size = (16, 20, 16)[:dims]  # 4 or more points at the neck, so that every tap of a 7-wide kernel meets
-    data model = build_model(name, TINY[name], dim_in=5, dim_out=3, spatial_resolution=size, seed=0) output =
-    model(noise(2, 5, *size)) assert output.shape == (2, 3, *size) (output - noise(2, 3, *size,
-    seed=1)).square().mean().backward() for label, parameter in model.named_parameters():
+    # 4 or more points at the neck, so that every tap of a kernel of width 7 meets data.
+    size = (16, 20, 16)[:dims]
+    model = build_model(name, TINY[name], dim_in=5, dim_out=3, spatial_resolution=size, seed=0)
+    output = model(noise(2, 5, *size))
+    assert output.shape == (2, 3, *size)
+    (output - noise(2, 3, *size, seed=1)).square().mean().backward()
+    for label, parameter in model.named_parameters():
         assert parameter.grad is not None, label
         assert bool(torch.isfinite(parameter.grad).all()), label
         # Of a spectral weight only the imaginary part of a real mode may stay untouched.

@@ -196,5 +196,5 @@ class UNetConvNext(nn.Module):
         if any(points % step for points in size):
             raise ArgumentError(
                 f"unet_convnext: grid {'x'.join(map(str, size))} is not divisible by 2^stages = {step} "
-                "on every axis; use fewer stages (model_arguments.stages), crop the fields, or take another model"
+                "on every axis; take fewer stages (model_arguments.stages), crop the fields, or try the fno"
             )

@@ -10,6 +10,7 @@ from wellkit.schemas.document import Model
 
 Severity = Literal["info", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
+Concern = Literal["data", "statistics", "documentation"]
 
 
 class Scope(Model):
@@ -53,6 +54,9 @@ class Erratum(Model):
     summary: str = Field(min_length=1)
     scope: Scope = Scope()
     severity: Severity
+    concerns: Concern = Field(
+        default="data", description="what is wrong; only `data` is a reason to leave data out"
+    )
     since: str | None = Field(default=None, description="data version or date from which it holds")
     fixed_in: str | None = Field(
         default=None, description="data version or date from which it no longer holds"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -48,13 +50,67 @@ def test_public_names_resolve() -> None:
         assert getattr(wellkit, name) is not None
 
 
-@pytest.mark.parametrize("code", ["import wellkit", "import sys; sys.argv = ['wellkit', 'list']\nfrom wellkit.cli.app import main\nmain()"])
+HEAVY = ("torch", "numba", "h5py", "zarr", "xarray", "pyarrow", "jax", "scipy", "matplotlib", "aiohttp", "huggingface_hub")
+REPORT_AT_EXIT = """
+import atexit, sys
+atexit.register(lambda: sys.stderr.write("loaded:" + ",".join(name for name in {heavy!r} if name in sys.modules) + ";"))
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import wellkit",
+        "import wellkit; wellkit.catalog.names()",
+        "sys.argv = ['wellkit', 'list']\nfrom wellkit.cli.app import main\nmain()",
+        "sys.argv = ['wellkit', '--help']\nfrom wellkit.cli.app import main\nmain()",
+    ],
+)
 def test_imports_stay_light(code: str) -> None:
-    heavy = ["torch", "numba", "h5py", "zarr", "xarray", "pyarrow", "jax", "scipy", "matplotlib", "aiohttp"]
-    check = (
-        "\nimport sys\nloaded = [m for m in " + repr(heavy) + " if m in sys.modules]\nsys.stderr.write('loaded: ' + ','.join(loaded))"
+    run = subprocess.run(
+        [sys.executable, "-c", REPORT_AT_EXIT.format(heavy=HEAVY) + code], capture_output=True, text=True, check=True
     )
-    wrapped = "import atexit\ndef report():\n    import sys\n    loaded = [m for m in " + repr(heavy) + " if m in sys.modules]\n    sys.stderr.write('loaded:' + ','.join(loaded) + ';')\natexit.register(report)\n" + code
-    del check
-    run = subprocess.run([sys.executable, "-c", wrapped], capture_output=True, text=True, check=True)
     assert "loaded:;" in run.stderr
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = [
+        path
+        for top in ("wellkit", *MAPPED)
+        for path in (ROOT / top).rglob("*.py")
+        if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    ]
+    assert readers == [ROOT / "wellkit" / "settings.py"]
+
+
+def test_no_file_grows_past_400_lines_without_saying_why() -> None:
+    for top in ("wellkit", "tests", "benchmarks", *MAPPED):
+        for path in (ROOT / top).rglob("*.py"):
+            lines = path.read_text().splitlines()
+            assert len(lines) <= 400 or "400 lines" in "\n".join(lines[:12]), f"{path} has {len(lines)} lines"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    out = tmp_path_factory.mktemp("wheel")
+    source = out / "source"
+    kept = shutil.ignore_patterns(".*", "__pycache__", "build", "*.egg-info", "quickstart", "node_modules")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=kept)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)],
+        check=True,
+        capture_output=True,
+    )
+    return zipfile.ZipFile(next(out.glob("*.whl")))
+
+
+def test_the_wheel_holds_every_module_card_and_schema(wheel: zipfile.ZipFile) -> None:
+    inside = set(wheel.namelist())
+    for top in ("wellkit", *MAPPED):
+        for path in (ROOT / top).rglob("*"):
+            if path.suffix in {".py", ".yaml", ".json"} and "__pycache__" not in path.parts:
+                parts = path.relative_to(ROOT).parts
+                installed = parts if parts[0] == "wellkit" else ("wellkit", *parts)
+                assert "/".join(installed) in inside
+    assert "wellkit/py.typed" in inside
+    assert not any(name.startswith(("schemas/", "catalog/", "cli/", "tests/")) for name in inside)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from wellkit.errors import FormatError
+from wellkit.errors import FormatError, ShardError, WellkitError
 from wellkit.formats.attributes import flag, flags, names, number, text
 from wellkit.readers.protocol import ShardReader
 
@@ -167,7 +167,14 @@ def parse_layout(reader: ShardReader) -> WellLayout:
             the place.
     """
     with reader.root() as root:
-        return _Parser(root, reader.location).layout()
+        try:
+            return _Parser(root, reader.location).layout()
+        except (WellkitError, OSError):
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
+            # libhdf5's bindings raise these on damaged metadata, whichever call comes upon it.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ShardError(f"{reader.location}: its header cannot be parsed ({reason}); the file is damaged") from error
 
 
 class _Parser:

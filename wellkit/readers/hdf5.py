@@ -16,8 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from wellkit.errors import DataNotFoundError, FormatError, ShardError
-from wellkit.storage import locate, reading
+from wellkit.errors import DataNotFoundError, FormatError, ShardError, WellkitError
+from wellkit.storage import explain, locate, reading
 
 # Remote reads go through one block cache a file; 1 MiB keeps the waste of small header reads low.
 _REMOTE_CACHE = {"cache_type": "blockcache", "block_size": 1 << 20}
@@ -51,7 +51,7 @@ def _opening(location: str) -> Iterator[None]:
     """Turn libhdf5's errors on opening into ours, with the file's name."""
     try:
         yield
-    except (ShardError, DataNotFoundError, FormatError):
+    except WellkitError:
         raise
     except FileNotFoundError as error:
         raise DataNotFoundError(f"{location}: no such file") from error
@@ -70,7 +70,7 @@ def _reason(error: OSError) -> str:
     return text
 
 
-def _advice(error: OSError) -> str:
+def _advice(error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "check its permissions"
     return "it is damaged or was not downloaded whole: delete it and download it again"
@@ -154,16 +154,16 @@ class Hdf5Reader:
     def _reading(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (ShardError, FormatError, DataNotFoundError):
+        except WellkitError:
             raise
         except (OSError, RuntimeError) as error:
             _POOL.drop(self.location)
-            with reading(self.location):  # a lost network is told as such, not as a damaged file
-                if not locate(self.location, self._storage_options).is_local:
-                    raise
-            raise ShardError(
-                f"{self.location}: {what} cannot be read ({' '.join(str(error).split())}); {_advice(OSError())}"
-            ) from error
+            remote = not locate(self.location, self._storage_options).is_local
+            told = explain(error, self.location) if remote else None
+            if told is None:
+                reason = " ".join(str(error).split())
+                told = ShardError(f"{self.location}: {what} cannot be read ({reason}); {_advice(error)}")
+            raise told from error
 
     def close(self) -> None:
         """Let go of this process's handle, if there is one."""

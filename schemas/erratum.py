@@ -46,7 +46,7 @@ class Scope(Model):
 
 
 class Erratum(Model):
-    """One known problem. info: only the documentation errs; warning: mind it; error: do not use that part."""
+    """One known problem. info: worth knowing; warning: mind it; error: do not use that part."""
 
     id: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]*$", description="stays the same for ever, unique in the card"

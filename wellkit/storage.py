@@ -255,6 +255,9 @@ def explain(error: BaseException, what: str) -> WellkitError | None:
     if root is None:
         if isinstance(error, FileNotFoundError):
             return DataNotFoundError(f"{what}: not found")
+        if isinstance(error, ValueError | NotImplementedError) and what.startswith("hf://"):
+            # huggingface_hub's word for an address that names no repository
+            return DataNotFoundError(f"{what}: names no repository; write hf://datasets/OWNER/NAME[/FOLDER]")
         return (
             ShardError(f"{what}: cannot be read ({_one_line(error)})") if isinstance(error, OSError) else None
         )

@@ -36,7 +36,11 @@ def trees(folder: Path) -> dict[str, Path]:
         "2D gzip": make_tree(folder / "b", name="made_up", singleton_axes=True, chunks=True, compression="gzip"),
         "3D": make_tree(folder / "c", name="made_up", resolution=(4, 5, 6), singleton_axes=True),
         "time and grid vary by trajectory": make_tree(
-            folder / "d", name="made_up", singleton_axes=True, time_per_trajectory=True, grid_per_trajectory=True
+            folder / "d",
+            name="made_up",
+            singleton_axes=True,
+            time_per_trajectory=True,
+            grid_per_trajectory=True,
         ),
         "plain": make_tree(folder / "e", name="made_up", plain=True, files=3, boundaries=("OPEN", "OPEN")),
     }
@@ -112,9 +116,7 @@ def compare(case: str, request: dict[str, Any], peer: dict[str, np.ndarray]) -> 
     compared, worst = 0, 0.0
     for index in range(len(dataset)):
         sample = {key: value.numpy() for key, value in dataset[index].items()}
-        theirs = {
-            key.split("|")[2]: value for key, value in peer.items() if key.startswith(f"{case}|{index}|")
-        }
+        theirs = {key.split("|")[2]: value for key, value in peer.items() if key.startswith(f"{case}|{index}|")}
         if list(sample) != list(theirs):
             complaints.append(f"keys of sample {index}: {list(sample)} != {list(theirs)}")
             continue

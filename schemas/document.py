@@ -47,8 +47,10 @@ class Document(Model):
             DocumentError: a key is unknown or missing, or a value is of the wrong kind; the message names it.
         """
         if not isinstance(content, Mapping):
-            raise DocumentError(f"{source}: expected a mapping that starts with 'schema: {cls.schema_name()}', "
-                                f"found {type(content).__name__}")
+            raise DocumentError(
+                f"{source}: expected a mapping that starts with 'schema: {cls.schema_name()}', "
+                f"found {type(content).__name__}"
+            )
         declared = content.get("schema")
         if declared != cls.schema_name():
             raise DocumentVersionError(_version_message(cls, declared, source))

@@ -50,7 +50,19 @@ def test_public_names_resolve() -> None:
         assert getattr(wellkit, name) is not None
 
 
-HEAVY = ("torch", "numba", "h5py", "zarr", "xarray", "pyarrow", "jax", "scipy", "matplotlib", "aiohttp", "huggingface_hub")
+HEAVY = (
+    "torch",
+    "numba",
+    "h5py",
+    "zarr",
+    "xarray",
+    "pyarrow",
+    "jax",
+    "scipy",
+    "matplotlib",
+    "aiohttp",
+    "huggingface_hub",
+)
 REPORT_AT_EXIT = """
 import atexit, sys
 atexit.register(lambda: sys.stderr.write("loaded:" + ",".join(name for name in {heavy!r} if name in sys.modules) + ";"))
@@ -68,7 +80,10 @@ atexit.register(lambda: sys.stderr.write("loaded:" + ",".join(name for name in {
 )
 def test_imports_stay_light(code: str) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", REPORT_AT_EXIT.format(heavy=HEAVY) + code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", REPORT_AT_EXIT.format(heavy=HEAVY) + code],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "loaded:;" in run.stderr
 

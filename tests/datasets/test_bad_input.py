@@ -155,7 +155,10 @@ def test_missing_statistics_raise_only_where_they_are_needed(tree: Path) -> None
         ({"rollout_length": "long"}, "rollout_length='long'"),
         ({"framework": "tensorflow"}, "framework='tensorflow'"),
         ({"full_trajectory_mode": True, "max_dt_stride": 2}, "one stride"),
-        ({"full_trajectory_mode": True, "n_steps_input": 3, "start_output_steps_at_t": 2}, "start_output_steps_at_t=2"),
+        (
+            {"full_trajectory_mode": True, "n_steps_input": 3, "start_output_steps_at_t": 2},
+            "start_output_steps_at_t=2",
+        ),
         ({"fields": ["densty"]}, "no field 'densty'.*Did you mean density"),
         ({"crop": [(0, 4)]}, "1 pairs for 2"),
         ({"crop": [(0, 4), (3, 9)]}, r"axis 1 needs 0 <= first < last <= 6"),

@@ -267,7 +267,12 @@ def test_metadata_names_what_there_is(tree: Path) -> None:
         2: ["stress_xx", "stress_xy", "stress_yx", "stress_yy"],
     }
     assert metadata.constant_field_names == {0: ["mask", "material"], 1: ["gravity_x", "gravity_y"], 2: []}
-    assert (metadata.n_fields, metadata.n_constant_fields, metadata.n_scalars, metadata.n_constant_scalars) == (9, 4, 2, 2)
+    assert (
+        metadata.n_fields,
+        metadata.n_constant_fields,
+        metadata.n_scalars,
+        metadata.n_constant_scalars,
+    ) == (9, 4, 2, 2)
     assert metadata.scalar_names == ["drive", "heat"]
     assert metadata.constant_scalar_names == ["viscosity", "mass"]
     assert metadata.boundary_condition_types == ["PERIODIC", "WALL"]

@@ -157,7 +157,10 @@ def replace(place: str, values: object) -> Callable[[h5py.File], None]:
         (drop("t0_fields/density", "dim_varying"), "'dim_varying'"),
         (drop("t0_fields", "field_names"), "'field_names'"),
         (drop("boundary_conditions/x_periodic/mask"), "no /boundary_conditions/x_periodic/mask"),
-        (rewrite("bc_type", "STICKY", "boundary_conditions/x_periodic"), "'STICKY'; known are WALL, OPEN, PERIODIC"),
+        (
+            rewrite("bc_type", "STICKY", "boundary_conditions/x_periodic"),
+            "'STICKY'; known are WALL, OPEN, PERIODIC",
+        ),
         (rewrite("associated_dims", "q", "boundary_conditions/x_periodic"), "names axis 'q'"),
         (rewrite("n_spatial_dims", 3), "n_spatial_dims is 3"),
         (rewrite("n_trajectories", 5), "shape"),

@@ -33,7 +33,9 @@ def check_arguments(given: DatasetArguments) -> None:
     if given.max_dt_stride < given.min_dt_stride:
         raise ArgumentError(f"max_dt_stride={given.max_dt_stride} is below min_dt_stride={given.min_dt_stride}")
     if given.max_rollout_steps is not None and given.max_rollout_steps < 1:
-        raise ArgumentError(f"max_rollout_steps={given.max_rollout_steps}; give a number from 1 up, or None for no limit")
+        raise ArgumentError(
+            f"max_rollout_steps={given.max_rollout_steps}; give a number from 1 up, or None for no limit"
+        )
     if given.boundary_return_type not in ("padding", None):
         raise ArgumentError(
             f"boundary_return_type={given.boundary_return_type!r}: only 'padding' (codes an axis and side) and None "
@@ -71,6 +73,8 @@ def check_crop(crop: Sequence[tuple[int, int]] | None, resolution: tuple[int, ..
     slices = []
     for number, (pair, size) in enumerate(zip(crop, resolution, strict=True)):
         if len(pair) != 2 or not 0 <= pair[0] < pair[1] <= size:
-            raise ArgumentError(f"crop={list(crop)}: axis {number} needs 0 <= first < last <= {size}, found {tuple(pair)}")
+            raise ArgumentError(
+                f"crop={list(crop)}: axis {number} needs 0 <= first < last <= {size}, found {tuple(pair)}"
+            )
         slices.append(slice(int(pair[0]), int(pair[1])))
     return tuple(slices)

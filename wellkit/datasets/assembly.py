@@ -19,11 +19,11 @@ from wellkit.readers.protocol import ShardReader
 
 
 class Channel(NamedTuple):
-    """Where a field's components lie in the channel axis: channels first..first + count."""
+    """Where a field's components lie in the channel axis: channels first..first + size."""
 
     field: FieldLayout
     first: int
-    count: int
+    size: int
     component_shape: tuple[int, ...]
 
 
@@ -137,7 +137,7 @@ class ShardAssembler:
         return self._cached("constant_fields", out)
 
     def _buffer(self, channels: tuple[Channel, ...], lead: tuple[int, ...]) -> np.ndarray:
-        count = sum(channel.count for channel in channels)
+        count = sum(channel.size for channel in channels)
         dtype = promoted(np.dtype(channel.field.dtype) for channel in channels) if channels else np.dtype(np.float32)
         if dtype.kind != "f":
             dtype = np.dtype(np.float32)
@@ -251,7 +251,7 @@ class ShardAssembler:
 
 def _components(buffer: np.ndarray, channel: Channel, ndim: int) -> np.ndarray:
     """The channels of one field as a view with the field's own axes: (..., component, component)."""
-    view = buffer[..., channel.first : channel.first + channel.count]
+    view = buffer[..., channel.first : channel.first + channel.size]
     view = view.reshape(*view.shape[:-1], *channel.component_shape)
     assert view.ndim == ndim and np.shares_memory(view, buffer)  # a copy here would lose what is written to it
     return view

@@ -22,6 +22,7 @@ def errata_of(name: str, split: str | None) -> list[Erratum]:
         erratum
         for erratum in card.errata
         if erratum.severity != "info"
+        and erratum.concerns != "documentation"
         and erratum.fixed_in is None
         and (split is None or erratum.scope.split in (None, split))
     ]

@@ -111,7 +111,9 @@ def pad_rollouts(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Adds `output_mask`, bool, axis (output step): true where the step is real.
     """
-    lengths = [len(sample["output_time_grid" if "output_fields" not in sample else "output_fields"]) for sample in samples]
+    lengths = [
+        len(sample["output_time_grid" if "output_fields" not in sample else "output_fields"]) for sample in samples
+    ]
     longest = max(lengths)
     padded = []
     for sample, length in zip(samples, lengths, strict=True):
@@ -154,7 +156,7 @@ class FieldViews(dict[int, dict[str, Array]]):
     def __init__(self, buffer: Array, channels: Sequence[Channel]) -> None:
         super().__init__({0: {}, 1: {}, 2: {}})
         for channel in channels:
-            view = buffer[..., channel.first : channel.first + channel.count]
+            view = buffer[..., channel.first : channel.first + channel.size]
             view = view.reshape(*view.shape[:-1], *channel.component_shape)
             self[channel.field.order][channel.field.name] = view
         self._buffer = buffer if channels else None

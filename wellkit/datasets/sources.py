@@ -89,8 +89,9 @@ def _find_base(name: str, split: str, storage_options: Mapping[str, Any] | None)
     ):
         return str(downloaded)
     card = catalog.get(name)
-    repository = card.sources.hub.repo_id if card.sources.hub is not None else None
-    if repository is None or not card.sources.hub.hosted:
+    hub = card.sources.hub
+    repository = hub.repo_id if hub is not None and hub.hosted else None
+    if repository is None:
         raise DataNotFoundError(
             f"{name}: no downloaded copy in {downloaded} and the card names no Hub repository to stream from; "
             "give well_base_path= or path="
@@ -154,7 +155,9 @@ def _missing(source: DatasetSource, storage_options: Mapping[str, Any] | None) -
         except FileNotFoundError:
             continue
         held = f"holds {', '.join(present[:8])}" if present else "holds no folders"
-        return f"{source.data}: no such folder; {folder} {held}, not {wanted!r}.{did_you_mean(wanted, present)}".rstrip(".")
+        return f"{source.data}: no such folder; {folder} {held}, not {wanted!r}.{did_you_mean(wanted, present)}".rstrip(
+            "."
+        )
     return f"{source.data}: no such folder"
 
 

@@ -16,6 +16,7 @@ from wellkit.datasets.samples import (
     FieldViews,
     TrajectoryData,
     TrajectoryMetadata,
+    WellMetadata,
     construct_sample,
     flatten_fields,
     flatten_scalars,
@@ -214,7 +215,10 @@ class WellDataset(Described):
         self.restriction_set: np.ndarray | None = None
         if restrict_num_trajectories is not None or restrict_num_samples is not None:
             self.restriction_set = restrict(
-                self._table, n_trajectories=restrict_num_trajectories, n_samples=restrict_num_samples, seed=restriction_seed
+                self._table,
+                n_trajectories=restrict_num_trajectories,
+                n_samples=restrict_num_samples,
+                seed=restriction_seed,
             )
         if errata == "warn" and first.generator is None:  # errata are about published data, not about generated
             warn_of_errata(well_dataset_name or self.metadata.dataset_name, well_split_name, stacklevel=3)
@@ -236,7 +240,9 @@ class WellDataset(Described):
                 outputs = self.n_steps_output
                 count = count_windows(steps, n_steps, self.min_dt_stride)
             if count < 1:
-                wanted = "at least 1 output step" if self.full_trajectory_mode else f"{self.n_steps_output} output steps"
+                wanted = (
+                    "at least 1 output step" if self.full_trajectory_mode else f"{self.n_steps_output} output steps"
+                )
                 raise WindowError(
                     f"{layout.location}: trajectories of {steps} steps are too short for {self.n_steps_input} input "
                     f"steps and {wanted} with stride {self.min_dt_stride}"
@@ -254,9 +260,13 @@ class WellDataset(Described):
         """(where the statistics are, the normalization or None)."""
         if isinstance(kind, str):
             if kind not in _NORMALIZATIONS:
-                raise StatisticsError(f"normalization_type={kind!r} is unknown; choose one of {', '.join(_NORMALIZATIONS)}")
-            kind = _NORMALIZATIONS[kind]
-        self.normalization_type = kind
+                raise StatisticsError(
+                    f"normalization_type={kind!r} is unknown; choose one of {', '.join(_NORMALIZATIONS)}"
+                )
+            build: Callable[..., Any] = _NORMALIZATIONS[kind]
+        else:
+            build = kind or ZScoreNormalization
+        self.normalization_type = build
         if not self.use_normalization:
             return source.statistics[0], None
         for candidate in source.statistics:
@@ -265,7 +275,6 @@ class WellDataset(Described):
             except DataNotFoundError:
                 continue
             content = statistics.to_mapping()
-            build = kind or ZScoreNormalization
             try:
                 return candidate, build(
                     content, self.core_field_names, self.core_constant_field_names, min_denom=self.min_std
@@ -386,4 +395,3 @@ class WellDataset(Described):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.data_path}>"
-

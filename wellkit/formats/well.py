@@ -174,7 +174,9 @@ def parse_layout(reader: ShardReader) -> WellLayout:
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
             # libhdf5's bindings raise these on damaged metadata, whichever call comes upon it.
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ShardError(f"{reader.location}: its header cannot be parsed ({reason}); the file is damaged") from error
+            raise ShardError(
+                f"{reader.location}: its header cannot be parsed ({reason}); the file is damaged"
+            ) from error
 
 
 class _Parser:

@@ -1,0 +1,42 @@
+"""`stats.yaml`: normalization statistics beside a dataset, and the hash results carry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from wellkit.errors import StatisticsError
+from wellkit.schemas.statistics import Statistics
+from wellkit.storage import locate, reading
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def load_statistics(
+    location: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> Statistics:
+    """Read a statistics file, local or remote.
+
+    Raises:
+        DataNotFoundError: there is no such file.
+        StatisticsError: it is not YAML, or does not hold statistics; names the file, the key and the field.
+    """
+    place = locate(location, storage_options)
+    with reading(str(place)), place.fs.open(place.path, "rb") as file:
+        content = file.read()
+    try:
+        parsed = yaml.load(content, Loader=_Loader)  # noqa: S506 - a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StatisticsError(f"{place}: is not YAML ({' '.join(str(error).split())})") from error
+    return Statistics.parse(parsed, source=str(place))
+
+
+def statistics_hash(statistics: Statistics) -> str:
+    """SHA-256, hexadecimal, of the statistics' values: the same whatever the order of keys or the layout of the file."""
+    canonical = json.dumps(statistics.to_mapping(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -29,9 +29,7 @@ def model_arguments(name: str) -> dict[str, Any]:
         ConfigError: no such model.
     """
     if name not in MODELS:
-        raise ConfigError(
-            f"model {name!r} is unknown; choose one of {', '.join(MODELS)}.{did_you_mean(name, MODELS)}"
-        )
+        raise ConfigError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}.{did_you_mean(name, MODELS)}")
     parameters = inspect.signature(MODELS[name]).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in _FROM_DATA}
 
@@ -42,8 +40,7 @@ def check_model_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     for key, value in arguments.items():
         if key not in known:
             raise ConfigError(
-                f"model {name} takes no argument {key!r}; it takes {', '.join(known)}."
-                f"{did_you_mean(key, known)}"
+                f"model {name} takes no argument {key!r}; it takes {', '.join(known)}.{did_you_mean(key, known)}"
             )
         wanted = type(known[key])
         if wanted is float and type(value) is int:

@@ -120,9 +120,7 @@ class FNOBlocks(nn.Module):
         convolution = _CONVOLUTIONS[len(n_modes)]
         self.n_layers = n_layers
         self.convs = SpectralConvolutions(channels, n_modes, n_layers)
-        self.fno_skips = nn.ModuleList(
-            convolution(channels, channels, 1, bias=False) for _ in range(n_layers)
-        )
+        self.fno_skips = nn.ModuleList(convolution(channels, channels, 1, bias=False) for _ in range(n_layers))
 
     def forward(self, x: Tensor, layer: int) -> Tensor:
         y = self.convs(x, layer) + self.fno_skips[layer](x)

@@ -134,9 +134,7 @@ class UNetConvNext(nn.Module):
     ) -> None:
         super().__init__()
         if n_spatial_dims not in _CONVOLUTIONS:
-            raise ArgumentError(
-                f"unet_convnext: n_spatial_dims={n_spatial_dims}; it works in 1, 2 or 3 dimensions"
-            )
+            raise ArgumentError(f"unet_convnext: n_spatial_dims={n_spatial_dims}; it works in 1, 2 or 3 dimensions")
         if min(stages, blocks_per_stage, init_features, dim_in, dim_out) < 1 or blocks_at_neck < 0:
             raise ArgumentError(
                 f"unet_convnext: stages={stages}, blocks_per_stage={blocks_per_stage}, "
@@ -169,8 +167,7 @@ class UNetConvNext(nn.Module):
         )
         self.neck = stage(widths[-1], widths[-1], blocks_at_neck, "none", False)
         self.decoder = nn.ModuleList(
-            stage(widths[i + 1], widths[i], blocks_per_stage, "up", i != stages - 1)
-            for i in reversed(range(stages))
+            stage(widths[i + 1], widths[i], blocks_per_stage, "up", i != stages - 1) for i in reversed(range(stages))
         )
 
     def forward(self, x: Tensor) -> Tensor:

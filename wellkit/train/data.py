@@ -1,0 +1,259 @@
+"""Splits of a dataset as batches of tensors, in an order that follows from [seed, epoch]."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from wellkit import catalog
+from wellkit.datasets.well import WellDataset
+from wellkit.errors import ConfigError, DataValueError, UnknownDatasetError, WellkitError
+from wellkit.sampling import shuffled
+from wellkit.schemas.training import DatasetIdentity, Normalization, StatisticsUsed
+from wellkit.train.provenance import canonical_sha256
+from wellkit.windows import WindowTable
+
+
+def open_split(
+    dataset: str,
+    data: str | None,
+    split: str,
+    *,
+    n_steps_input: int,
+    n_steps_output: int = 1,
+    normalization: Normalization = "none",
+    warn: bool = True,
+) -> WellDataset:
+    """One split as torch tensors, without grids and boundary codes, which no model here uses.
+
+    Args:
+        dataset: name of the dataset.
+        data: folder that holds `<dataset>/data/...`; None for what was downloaded, else the Hub.
+        split: train, valid or test.
+        n_steps_input, n_steps_output: steps of a window.
+        normalization: "none" gives fields in physical units.
+        warn: tell of known faults of published data.
+
+    Raises:
+        WellkitError: as `WellDataset` does.
+    """
+    return WellDataset(
+        well_base_path=data,
+        well_dataset_name=dataset,
+        well_split_name=split,
+        n_steps_input=n_steps_input,
+        n_steps_output=n_steps_output,
+        use_normalization=normalization != "none",
+        normalization_type=None if normalization == "none" else normalization,
+        return_grid=False,
+        boundary_return_type=None,
+        errata="warn" if warn else "keep",
+    )
+
+
+def components(dataset: WellDataset, *, constant: bool = False) -> tuple[str, ...]:
+    """Names of a sample's channels, in order: density, pressure, velocity_x, velocity_y."""
+    names = dataset.metadata.constant_field_names if constant else dataset.metadata.field_names
+    return tuple(name for order in sorted(names) for name in names[order])
+
+
+def identify(dataset: WellDataset, split: str) -> DatasetIdentity:
+    """Which data these are."""
+    metadata = dataset.metadata
+    return DatasetIdentity(
+        name=metadata.dataset_name,
+        origin="published" if dataset.generator is None else "generated",
+        generator=dataset.generator,
+        split=split,
+        location=str(dataset.data_path),
+        files=tuple(str(file).rsplit("/", 1)[-1] for file in dataset.files_paths),
+        trajectories=tuple(metadata.n_trajectories_per_file),
+        steps=tuple(metadata.n_steps_per_trajectory),
+        resolution=tuple(metadata.spatial_resolution),
+        fields=components(dataset),
+        constant_fields=components(dataset, constant=True),
+    )
+
+
+def statistics_used(dataset: WellDataset, kind: Normalization) -> StatisticsUsed | None:
+    """The statistics a normalized dataset was opened with."""
+    from wellkit.formats.statistics_file import load_statistics
+
+    if kind == "none":
+        return None
+    values = load_statistics(dataset.normalization_path).to_mapping()
+    return StatisticsUsed(
+        kind=kind,
+        path=dataset.normalization_path,
+        sha256=canonical_sha256(values),
+        min_denom=dataset.min_std,
+        values=values,
+        fields=tuple(dataset.core_field_names),
+        constant_fields=tuple(dataset.core_constant_field_names),
+    )
+
+
+def nan_allowed(dataset: WellDataset) -> tuple[bool, ...]:
+    """Per channel, whether the dataset's card says that NaN marks points outside the domain.
+
+    A dataset without a card, and a generated one, has no such field.
+    """
+    names = components(dataset)
+    if dataset.generator is not None:
+        return (False,) * len(names)
+    try:
+        card = catalog.get(dataset.metadata.dataset_name)
+    except UnknownDatasetError:
+        return (False,) * len(names)
+    masked = [field for field in card.fields if field.nan_mask is not None]
+    axes = tuple(card.grid.axis_names)
+    allowed = {component for field in masked for component in field.components(axes)}
+    return tuple(name in allowed for name in names)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows side by side, on the device, float32.
+
+    Attributes:
+        indices: their numbers in the dataset.
+        inputs: (B, n_steps_input, space..., channel).
+        outputs: (B, n_steps_output, space..., channel).
+        constants: (B, space..., constant channel), or None.
+    """
+
+    indices: Sequence[int]
+    inputs: Tensor
+    outputs: Tensor
+    constants: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class _Order(Sampler[list[int]]):
+    """Batches of indices: `order` cut into pieces, all of it, the last piece as long as it comes out."""
+
+    def __init__(self, order: Sequence[int], batch_size: int) -> None:
+        self.order = order
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for piece in range(len(self)):
+            yield [int(i) for i in self.order[piece * self.batch_size : (piece + 1) * self.batch_size]]
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+
+def _stack(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    keys = [key for key in ("input_fields", "output_fields", "constant_fields") if key in samples[0]]
+    return {key: torch.stack([sample[key] for sample in samples]) for key in keys}
+
+
+class Batches:
+    """A dataset as batches on a device, in order or shuffled; measures how long it was waited for.
+
+    Attributes:
+        waited: seconds the consumer waited for data, since the last `of_epoch` or `in_order`.
+    """
+
+    def __init__(self, dataset: WellDataset, *, batch_size: int, workers: int, device: torch.device) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.device = device
+        self.waited = 0.0
+        self._order = _Order(range(len(dataset)), batch_size)
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset,  # type: ignore[arg-type]  # map-style by its methods, not by inheritance
+            batch_sampler=self._order,
+            num_workers=workers,
+            collate_fn=_stack,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+        )
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def of_epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
+        """All windows in the order that follows from [seed, epoch]."""
+        self.dataset.set_epoch(epoch)
+        return self.in_order([int(i) for i in shuffled(len(self.dataset), seed=seed, epoch=epoch)])
+
+    def in_order(self, order: Sequence[int] | None = None) -> Iterator[Batch]:
+        """Windows in the given order; all of them from first to last by default."""
+        self._order.order = range(len(self.dataset)) if order is None else order
+        self.waited = 0.0
+        indices = iter(self._order)
+        batches = iter(self._loader)
+        while True:
+            began = time.perf_counter()
+            try:
+                fields = next(batches)
+            except StopIteration:
+                return
+            moved = {key: value.to(self.device, non_blocking=True) for key, value in fields.items()}
+            self.waited += time.perf_counter() - began
+            yield Batch(next(indices), moved["input_fields"], moved["output_fields"], moved.get("constant_fields"))
+
+
+def check_finite(batch: Batch, dataset: WellDataset, allowed: Sequence[bool], *, split: str) -> None:
+    """Refuse NaN where the card allows none, and infinity anywhere.
+
+    Raises:
+        DataValueError: names dataset, split, sample, its place, and the field.
+    """
+    for part, values in (("input", batch.inputs), ("output", batch.outputs)):
+        if bool(torch.isfinite(values).all()):
+            continue
+        permitted = torch.tensor(allowed, device=values.device) & values.isnan()
+        bad = (~(torch.isfinite(values) | permitted)).nonzero()
+        if len(bad):
+            first = bad[0].tolist()
+            raise DataValueError(
+                _complaint(dataset, split, batch.indices[first[0]], part, first[1], components(dataset)[first[-1]])
+            )
+    if batch.constants is not None and not bool(torch.isfinite(batch.constants).all()):
+        first = (~torch.isfinite(batch.constants)).nonzero()[0].tolist()
+        name = components(dataset, constant=True)[first[-1]]
+        raise DataValueError(_complaint(dataset, split, batch.indices[first[0]], "constant", None, name))
+
+
+def _complaint(dataset: WellDataset, split: str, index: int, part: str, step: int | None, name: str) -> str:
+    metadata = dataset.metadata
+    table = WindowTable(metadata.n_trajectories_per_file, dataset.n_windows_per_trajectory)
+    window = table.locate(index)
+    frame = (
+        "" if step is None else f", frame {window.start + step + (dataset.n_steps_input if part == 'output' else 0)}"
+    )
+    return (
+        f"{metadata.dataset_name} ({split}): sample {index} holds NaN or infinity in {part} field {name!r} "
+        f"({dataset.files_paths[window.file]}, trajectory {window.trajectory}{frame}), where its card allows none; "
+        "fetch the file again, or leave it out"
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for "auto", "cpu", "cuda", "cuda:1", ...; "auto" is a CUDA GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
+        if isinstance(error, WellkitError):
+            raise
+        first_line = str(error).splitlines()[0]
+        raise ConfigError(f"device={name!r} cannot be used here ({first_line}); use auto or cpu") from error
+    return device

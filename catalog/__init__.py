@@ -11,8 +11,8 @@ those registered in this process. A name belongs to one card; a second one of th
 if __name__ != "wellkit.catalog":
     raise ImportError("import this package as wellkit.catalog, not as catalog")
 
-# The folder of cards is a package with the name of a function here. Importing it first keeps the import system
-# from putting the package in the function's place later.
+# The folder of cards is a package with the name of a function here. Importing it first keeps the import
+# system from putting the package in the function's place later.
 import wellkit.catalog.cards  # noqa: F401  # isort: skip
 from wellkit.catalog.finding import search
 from wellkit.catalog.registry import cards, get, names, register, register_folder

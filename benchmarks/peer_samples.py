@@ -2,8 +2,8 @@
 
     python peer_samples.py REQUEST.json OUT.npz
 
-REQUEST.json: {"dataset": "WellDataset" | "DeltaWellDataset", "arguments": {...}, "normalization": null | "zscore" | "rms",
-"indices": [...] | null}
+REQUEST.json: {case: {"dataset": "WellDataset" | "DeltaWellDataset", "arguments": {...},
+"normalization": null | "zscore" | "rms"}}
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ class Normalization(ABC):
         value = self._value(statistics, statistic, field)
         if (value < 0).any():
             raise StatisticsError(f"statistics: '{statistic}' of {field!r} is {value.tolist()}, below zero")
-        return np.maximum(value, np.float32(self.min_denom))
+        divisor: np.ndarray = np.maximum(value, np.float32(self.min_denom))
+        return divisor
 
     def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Raise StatisticsError where a field's statistics do not have its component shape: (), (D,) or (D, D)."""
@@ -77,7 +78,8 @@ class Normalization(ABC):
                 for part in pair:
                     if part.shape != shapes[name]:
                         raise StatisticsError(
-                            f"{what} (mean, std or rms) of {name!r} have shape {part.shape}, its components {shapes[name]}"
+                            f"{what} (mean, std or rms) of {name!r} have shape {part.shape}, "
+                            f"its components {shapes[name]}"
                         )
 
     def affine(self, field: str, *, delta: bool = False) -> _Affine:
@@ -96,7 +98,9 @@ class Normalization(ABC):
     def _flat(self, x: Array, mode: str, *, delta: bool) -> tuple[Array, Array]:
         table = self._flat_deltas if delta else self._flat_states
         if mode not in table:
-            raise StatisticsError(f"mode={mode!r} has no {'delta ' * delta}statistics; choose one of {', '.join(table)}")
+            raise StatisticsError(
+                f"mode={mode!r} has no {'delta ' * delta}statistics; choose one of {', '.join(table)}"
+            )
         offset, scale = table[mode]
         if x.shape[-1] != scale.shape[0]:
             raise StatisticsError(f"array has {x.shape[-1]} channels, the {mode} fields have {scale.shape[0]}")

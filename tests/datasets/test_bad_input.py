@@ -48,7 +48,7 @@ def test_missing_split_names_those_there_are(tree: Path) -> None:
 
 
 def test_wrong_base_path_and_wrong_name_are_told_apart(tree: Path) -> None:
-    with pytest.raises(errors.DataNotFoundError, match="holds made_up, not 'made_down'.*Did you mean made_up"):
+    with pytest.raises(errors.DataNotFoundError, match=r"holds made_up, not 'made_down'.*Did you mean made_up"):
         open_dataset(tree, path=None, well_base_path=tree.parent, well_dataset_name="made_down")
     with pytest.raises(errors.ArgumentError, match="give path="):
         open_dataset(tree, path=None)
@@ -182,8 +182,7 @@ def test_a_shard_damaged_after_opening_is_an_error(tree: Path) -> None:
     with h5py.File(tree / "data" / "train" / "made_up_part_0.hdf5", "r") as file:
         assert file["t0_fields/density"].shape
     victim = tree / "data" / "train" / "made_up_part_0.hdf5"
-    for reader in data._tree.readers:
-        reader.close()
+    data.close()
     victim.unlink()
     with pytest.raises(errors.DataNotFoundError, match=r"part_0\.hdf5"):
         data[0]
@@ -194,7 +193,7 @@ def test_errata_of_published_data_are_told_and_those_of_generated_data_are_not(t
     tree = make_tree(tmp_path, name=name, splits=("train",))
     with pytest.warns(errors.WellkitWarning, match=f"{name}: known fault"):
         open_dataset(tree)
-    open_dataset(tree, errata="keep")
+    open_dataset(tree, errata="keep").close()
     for shard in (tree / "data" / "train").iterdir():
         with h5py.File(shard, "r+") as file:
             file.attrs["generator"] = "wellkit"

@@ -77,7 +77,7 @@ def test_truncated_files_are_named(shard: Path) -> None:
 def test_missing_file_folder_and_array_are_told_apart(shard: Path, tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError, match=r"none\.hdf5"):
         Hdf5Reader(str(tmp_path / "none.hdf5")).read("x")
-    with pytest.raises(ShardError, match="folder|directory"):
+    with pytest.raises(ShardError, match=r"folder|directory"):
         Hdf5Reader(str(tmp_path)).read("x")
     with pytest.raises(FormatError, match="no array 't0_fields/nothing'"):
         Hdf5Reader(str(shard)).read("t0_fields/nothing")

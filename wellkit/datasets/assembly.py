@@ -182,7 +182,7 @@ class ShardAssembler:
             values = self._cache.get(key)
             if values is None:
                 values = self._cached(key, self._reader.read(scalar.path))
-            found[scalar.name] = (values[trajectory] if scalar.sample_varying else values).reshape(())
+            found[scalar.name] = np.array(values[trajectory] if scalar.sample_varying else values).reshape(())
         return found
 
     # grids and boundaries
@@ -197,7 +197,7 @@ class ShardAssembler:
         return chosen - chosen.min() if relative else chosen.copy()
 
     def space_grid(self, window: WindowSpec) -> np.ndarray:
-        """Coordinates of the grid points: (space..., coordinate). A moving grid is taken at the window's first frame."""
+        """Coordinates: (space..., coordinate). A moving grid is taken at the window's first frame."""
         if "space_grid" in self._cache:
             return self._cache["space_grid"]
         lines = []
@@ -253,5 +253,6 @@ def _components(buffer: np.ndarray, channel: Channel, ndim: int) -> np.ndarray:
     """The channels of one field as a view with the field's own axes: (..., component, component)."""
     view = buffer[..., channel.first : channel.first + channel.size]
     view = view.reshape(*view.shape[:-1], *channel.component_shape)
-    assert view.ndim == ndim and np.shares_memory(view, buffer)  # a copy here would lose what is written to it
+    assert np.shares_memory(view, buffer)  # a copy here would lose what is written to it
+    assert view.ndim == ndim
     return view

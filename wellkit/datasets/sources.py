@@ -57,9 +57,8 @@ def resolve_source(
         root = os.fspath(path).rstrip("/") or "/"
         data = join(root, "data", split) if split else root
         # A bare folder of shards is often <dataset>/data/<split>: its statistics lie two levels up.
-        default = (join(root, STATISTICS_FILE),) if split else (
-            join(root, STATISTICS_FILE), join(_parent(root), STATISTICS_FILE), join(_parent(_parent(root)), STATISTICS_FILE)
-        )  # fmt: skip
+        folders = (root,) if split else (root, _parent(root), _parent(_parent(root)))
+        default = tuple(join(folder, STATISTICS_FILE) for folder in folders)
     elif name is not None:
         if split is None:
             raise ArgumentError(f"well_dataset_name={name!r} needs well_split_name: one of {', '.join(SPLITS)}")

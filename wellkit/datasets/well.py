@@ -27,7 +27,7 @@ from wellkit.datasets.tree import build_metadata, open_tree
 from wellkit.errors import DataNotFoundError, StatisticsError, WindowError
 from wellkit.formats.statistics_file import load_statistics
 from wellkit.frameworks import Array, SharedCounter, check_framework, from_numpy
-from wellkit.normalization import RMSNormalization, ZScoreNormalization
+from wellkit.normalization import Normalization, RMSNormalization, ZScoreNormalization
 from wellkit.sampling import draw_stride, generator, restrict
 from wellkit.windows import Window, WindowTable, count_windows, largest_stride, rollout_outputs
 
@@ -276,11 +276,13 @@ class WellDataset(Described):
                 continue
             content = statistics.to_mapping()
             try:
-                return candidate, build(
-                    content, self.core_field_names, self.core_constant_field_names, min_denom=self.min_std
-                )
+                norm = build(content, self.core_field_names, self.core_constant_field_names, min_denom=self.min_std)
+                if isinstance(norm, Normalization):
+                    n_dims = self.n_spatial_dims
+                    norm.check_shapes({f.name: (n_dims,) * f.order for f in self._layouts[0].fields})
             except StatisticsError as error:
                 raise StatisticsError(f"{candidate}: {error}") from error
+            return candidate, norm
         raise StatisticsError(
             f"use_normalization=True needs statistics, but there is no {source.statistics[0]}; compute them with "
             f"`wellkit stats PATH --write`, give normalization_path=, or set use_normalization=False"
@@ -392,6 +394,11 @@ class WellDataset(Described):
         from wellkit.datasets.xarray import shards_to_xarray
 
         return shards_to_xarray(self, backend=backend)
+
+    def close(self) -> None:
+        """Close the shards this process holds open; they open again when read. Needed before writing to them."""
+        for reader in self._tree.readers:
+            reader.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.data_path}>"

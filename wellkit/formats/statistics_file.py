@@ -37,6 +37,6 @@ def load_statistics(
 
 
 def statistics_hash(statistics: Statistics) -> str:
-    """SHA-256, hexadecimal, of the statistics' values: the same whatever the order of keys or the layout of the file."""
+    """SHA-256, hexadecimal, of the values: the same whatever the order of keys or the layout of the file."""
     canonical = json.dumps(statistics.to_mapping(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

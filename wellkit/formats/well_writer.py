@@ -195,9 +195,7 @@ class WellShardWriter:
             stored = self._file[f"t{of.order}_fields/{name}"]
             wanted = stored.shape[1:] if of.sample_varying else stored.shape
             if array.shape != wanted:
-                raise ArgumentError(
-                    f"field {name!r} of a trajectory has shape {array.shape}; expected {wanted}"
-                )
+                raise ArgumentError(f"field {name!r} of a trajectory has shape {array.shape}; expected {wanted}")
             stored[index if of.sample_varying else ()] = np.asarray(array, dtype=np.float32)
             self._stream.check(self._path)
 
@@ -293,9 +291,7 @@ class _Stream(io.FileIO):
 def storage_error(path: str | os.PathLike[str], error: OSError) -> StorageError:
     """The one-line form of an operating system's refusal to write `path`."""
     reason = _FULL.get(error.errno or 0) or (os.strerror(error.errno) if error.errno else str(error))
-    return StorageError(
-        f"cannot write {os.fspath(path)}: {reason}; free space there or choose another target"
-    )
+    return StorageError(f"cannot write {os.fspath(path)}: {reason}; free space there or choose another target")
 
 
 def _check(path: Path, shard: WellShard) -> None:
@@ -310,9 +306,7 @@ def _check(path: Path, shard: WellShard) -> None:
     n_steps = shard.time.values.shape[-1] if shard.time.values.ndim else 0
     lengths = {"sample": shard.n_trajectories, "time": n_steps}
     for axis in (shard.time, *shard.axes):
-        lead = (lengths["sample"],) * axis.sample_varying + (n_steps,) * (
-            axis.time_varying and axis is not shard.time
-        )
+        lead = (lengths["sample"],) * axis.sample_varying + (n_steps,) * (axis.time_varying and axis is not shard.time)
         if axis.values.shape[:-1] != lead or axis.values.size == 0:
             raise fail(f"axis {axis.name!r} has shape {axis.values.shape}; expected {(*lead, 'size')}")
     names = [of.name for of in shard.fields]
@@ -322,9 +316,7 @@ def _check(path: Path, shard: WellShard) -> None:
         if of.order not in (0, 1, 2):
             raise fail(f"field {of.name!r} has tensor order {of.order}; known are 0, 1 and 2")
         if of.dim_varying is not None and len(of.dim_varying) != n_dims:
-            raise fail(
-                f"field {of.name!r} has dim_varying of {len(of.dim_varying)} axes; the shard has {n_dims}"
-            )
+            raise fail(f"field {of.name!r} has dim_varying of {len(of.dim_varying)} axes; the shard has {n_dims}")
         if of.values is not None and of.values.shape != shard.field_shape(of):
             raise fail(f"field {of.name!r} has shape {of.values.shape}; expected {shard.field_shape(of)}")
     for scalar in shard.scalars:
@@ -335,15 +327,11 @@ def _check(path: Path, shard: WellShard) -> None:
     for boundary in shard.boundaries:
         unknown = [dim for dim in boundary.dims if dim not in sizes]
         if unknown:
-            raise fail(
-                f"boundary {boundary.name!r} names axis {unknown[0]!r}; the axes are {', '.join(sizes)}"
-            )
+            raise fail(f"boundary {boundary.name!r} names axis {unknown[0]!r}; the axes are {', '.join(sizes)}")
         expected = (lengths["sample"],) * boundary.sample_varying + (n_steps,) * boundary.time_varying
         expected += tuple(sizes[dim] for dim in boundary.dims)
         if boundary.mask.shape != expected:
-            raise fail(
-                f"boundary {boundary.name!r} has a mask of shape {boundary.mask.shape}; expected {expected}"
-            )
+            raise fail(f"boundary {boundary.name!r} has a mask of shape {boundary.mask.shape}; expected {expected}")
 
 
 def _text_list(items: Sequence[str]) -> np.ndarray:

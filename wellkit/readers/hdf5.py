@@ -31,8 +31,7 @@ class _Handle:
         place = locate(location, storage_options)
         with _opening(location):
             if place.is_local:
-                # Published shards are only ever read: locks would fail on read-only and network file systems.
-                self.file = h5py.File(place.path, "r", locking=False)
+                self.file = _open_local(place.path)
             else:
                 with reading(location):
                     self._stream = place.fs.open(place.path, "rb", **_REMOTE_CACHE)
@@ -44,6 +43,17 @@ class _Handle:
         if self._stream is not None:
             with suppress(Exception):
                 self._stream.close()
+
+
+def _open_local(path: str) -> h5py.File:
+    """A file opened for reading, without a lock where the file system has none to give."""
+    try:
+        # The default locking: with any other, the caller's own h5py.File of the same file would be refused.
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "lock" not in str(error):
+            raise
+        return h5py.File(path, "r", locking=False)
 
 
 @contextmanager

@@ -1,200 +1,266 @@
-"""Normalization statistics of a whole split: mean, standard deviation and root mean square of states and deltas.
+"""Normalization statistics of a dataset, computed from its shards: what `stats.yaml` holds.
 
-Over all trajectories, frames and grid points, for each field and component:
+    mean = sum(x) / n     std = sqrt(sum((x - mean)^2) / n)     rms = sqrt(mean^2 + std^2)
 
-    mean = E[x]    std = sqrt(E[(x - mean)^2])  (population)    rms = sqrt(E[x^2])
-
-and the same of d(t) = x(t+1) - x(t), consecutive frames of one trajectory only. Sums are float64 and are merged
-block by block (Chan, Golub and LeVeque, 1979), so that large offsets cost no digits. Memory is bounded by the block.
+per component, over all trajectories, frames and grid points (population variance); `*_delta` are those of the
+difference between consecutive frames of one trajectory. Sums are float64 and taken around each block's own mean;
+blocks are joined by the update of Chan, Golub & LeVeque (1979), so that a large offset costs no digits.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from math import prod
+from typing import Any, Literal
 
 import numpy as np
-import yaml
 
-from wellkit.datasets.sources import STATISTICS_FILE, find_shards, resolve_source
+from wellkit.datasets.sources import SPLITS, STATISTICS_FILE, find_shards, resolve_source
 from wellkit.datasets.tree import ShardTree, open_tree
-from wellkit.errors import DataValueError, StorageError
+from wellkit.errors import ArgumentError, DataValueError
+from wellkit.formats.statistics_file import load_statistics, statistics_hash, write_statistics
 from wellkit.formats.well import FieldLayout, WellLayout
 from wellkit.readers.protocol import ShardReader
 from wellkit.schemas.statistics import Statistics
+from wellkit.storage import locate
 
-BLOCK_BYTES = 32 << 20
-Progress = Callable[[int, int], None]  # (shards and fields done, all of them)
+BLOCK_VALUES = 1 << 22  # values of one block: 32 MiB as float64, a few of which are alive at a time
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total), in fields of trajectories."""
+
+
+@dataclass(frozen=True)
+class SplitLocation:
+    """The shards of one split, and where their statistics file belongs."""
+
+    shards: tuple[str, ...]
+    statistics: str
+    split: str | None
+
+
+def find_split(
+    location: str | os.PathLike[str], split: str = "train", *, storage_options: Mapping[str, Any] | None = None
+) -> SplitLocation:
+    """The shards of a dataset's folder, or of a bare folder of shards.
+
+    Args:
+        location: the dataset's folder (with data/<split> below it), or a folder of shards; local or a URL.
+        split: train, valid or test; a bare folder of shards is taken as it is.
+
+    Raises:
+        ArgumentError: there is no such split.
+        DataNotFoundError: there are no shards there; the message names what is there.
+    """
+    if split not in SPLITS:
+        raise ArgumentError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
+    root = os.fspath(location).rstrip("/") or "/"
+    parts = root.split("/")
+    if parts[-1] in SPLITS and len(parts) > 2 and parts[-2] == "data":
+        root, split = "/".join(parts[:-2]) or "/", parts[-1]  # a folder of a tree: its statistics lie at the top
+    is_tree = locate(root, storage_options).join("data").exists()
+    source = resolve_source(
+        path=root,
+        base_path=None,
+        name=None,
+        split=split if is_tree else None,
+        normalization_path=STATISTICS_FILE,
+        storage_options=storage_options,
+    )
+    shards = find_shards(source, include=(), exclude=(), storage_options=storage_options)
+    return SplitLocation(tuple(shards), source.statistics[0], split if is_tree else None)
 
 
 @dataclass
-class Moments:
-    """Count, mean and summed squared deviation of each component, float64; merged exactly under any blocking."""
+class _Moments:
+    """Count, mean and sum of squared deviations of each component; all float64 of shape (component)."""
 
     count: np.ndarray = field(default_factory=lambda: np.zeros(()))
     mean: np.ndarray = field(default_factory=lambda: np.zeros(()))
     squares: np.ndarray = field(default_factory=lambda: np.zeros(()))
 
-    def add(self, values: np.ndarray, order: int) -> None:
-        """Take in `values`, axes (..., component * order). Values that are not finite are left out."""
-        wide = values.astype(np.float64)
-        axes = tuple(range(wide.ndim - order))
-        finite = np.isfinite(wide)
-        if finite.all():
-            finite = np.ones((1,) * wide.ndim, dtype=bool)
-            count = np.full(wide.shape[wide.ndim - order :], float(wide.size)) / max(
-                int(np.prod(wide.shape[wide.ndim - order :])), 1
-            )
+    def add(self, values: np.ndarray, *, weight: int, has_nan: bool) -> None:
+        """Take `values` (n, component), float64, in `weight` times; NaN are left out where there are any."""
+        if not has_nan:
+            count = np.full(values.shape[1], float(len(values)))
+            mean = values.mean(axis=0)
+            centred = values - mean
         else:
-            wide[~finite] = 0.0
-            count = finite.sum(axis=axes, dtype=np.float64)
-        some = np.maximum(count, 1.0)
-        mean = wide.sum(axis=axes) / some
-        wide -= mean
-        wide *= finite
-        np.square(wide, out=wide)
+            present = ~np.isnan(values)
+            count = present.sum(axis=0).astype(np.float64)
+            mean = np.sum(values, axis=0, where=present) / np.maximum(count, 1)
+            centred = np.where(present, values - mean, 0.0)
+        self.merge(count * weight, mean, np.einsum("ij,ij->j", centred, centred) * weight)
+
+    def merge(self, count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> None:
+        """Join the moments of another set of values."""
         total = self.count + count
-        shift = np.where(count > 0, mean - self.mean, 0.0)
-        self.squares = self.squares + wide.sum(axis=axes) + shift**2 * (self.count * count / np.maximum(total, 1.0))
-        self.mean = self.mean + shift * (count / np.maximum(total, 1.0))
+        share = count / np.maximum(total, 1)
+        shift = mean - self.mean
+        self.squares = self.squares + squares + shift * shift * self.count * share
+        self.mean = self.mean + shift * share
         self.count = total
 
-    def results(self) -> tuple[Any, Any, Any]:
-        """(mean, std, rms) as numbers or nested lists."""
-        variance = self.squares / np.maximum(self.count, 1.0)
-        rms = np.sqrt(variance + self.mean**2)
-        return self.mean.tolist(), np.sqrt(variance).tolist(), rms.tolist()
+    def results(self, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
+        """(mean, std, rms) as numbers or nested lists of `shape`."""
+        variance = self.squares / self.count
+        every = (self.mean, np.sqrt(variance), np.sqrt(self.mean * self.mean + variance))
+        mean, std, rms = (values.reshape(shape).tolist() for values in every)
+        return mean, std, rms
 
 
 def compute_statistics(
     location: str | os.PathLike[str],
-    split: str | None = "train",
+    split: str = "train",
     *,
     nan: Literal["raise", "omit"] = "raise",
     progress: Progress | None = None,
-    block_bytes: int = BLOCK_BYTES,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Statistics:
-    """Statistics of one split of a Well tree.
+    """Statistics of every field of one split. Reads every value once, a bounded block at a time.
+
+    A field that is the same in all trajectories of a shard counts once for each of them, so that shards weigh by
+    their trajectories. Constant fields have no `*_delta`, nor has any field if every trajectory is one frame long.
 
     Args:
-        location: the dataset's folder, or, with `split=None`, a folder of shards; local or remote.
-        split: "train", "valid", "test" or None.
-        nan: "raise" on a value that is not finite, or "omit" such values (for data with a declared NaN mask).
-        progress: called after each field of each shard.
-        block_bytes: bytes of a field read at a time; the working memory is a few times that.
+        location: a dataset's folder or a folder of shards, local or a URL.
+        split: train, valid or test. Normalization uses those of train.
+        nan: "omit" leaves NaN out (and differences with NaN), for fields that mark masked points with it.
+        progress: called with (done, total) as the work goes on.
+        storage_options: passed to fsspec.
 
     Raises:
-        DataNotFoundError, ShardError, FormatError: as opening a dataset does.
-        DataValueError: a value is not finite; names file, trajectory, frame and field.
+        ArgumentError, DataNotFoundError: as `find_split`.
+        ShardError, FormatError: a shard is unreadable or does not fit the others.
+        DataValueError: NaN (unless omitted) or infinity; names file, field, trajectory and frame.
     """
-    source = resolve_source(
-        path=location, base_path=None, name=None, split=split, normalization_path=None, storage_options=None
-    )
-    shards = find_shards(source, include=(), exclude=(), storage_options=None)
-    tree = open_tree(shards, storage_options=None, fields=None)
-    names = [*tree.variable, *tree.constant]
-    states = {name: Moments() for name in names}
-    deltas = {name: Moments() for name in tree.variable}
-    done = 0
-    for number, (layout, reader) in enumerate(zip(tree.layouts, tree.readers, strict=True)):
-        for item in tree.fields_of(number, names):
-            for block in _blocks(reader, layout, item, block_bytes):
-                if nan == "raise":
-                    _check_finite(block, layout, item)
-                # All blocks but a trajectory's first begin with the last frame of the block before, for its delta.
-                fresh = block.values[1:] if item.time_varying and block.start > 0 else block.values
-                states[item.name].add(fresh, item.order)
-                if item.time_varying:
-                    steps = np.subtract(block.values[1:], block.values[:-1], dtype=np.float64)
-                    deltas[item.name].add(steps, item.order)
-            done += 1
-            if progress is not None:
-                progress(done, len(names) * len(tree.layouts))
-    return _collect(tree, states, deltas)
+    if nan not in ("raise", "omit"):
+        raise ArgumentError(f"nan={nan!r} is unknown; choose 'raise' or 'omit'")
+    found = find_split(location, split, storage_options=storage_options)
+    tree = open_tree(found.shards, storage_options=storage_options, fields=None)
+    names = [layout.name for layout in tree.layouts[0].fields]
+    states = {name: _Moments() for name in names}
+    deltas = {name: _Moments() for name in names}
+    work = list(_work(tree))
+    for done, (reader, layout, part, trajectory, weight) in enumerate(work, start=1):
+        _Pass(reader, layout, part, trajectory, weight, omit=nan == "omit").run(states[part.name], deltas[part.name])
+        if progress is not None:
+            progress(done, len(work))
+    return _statistics(tree, states, deltas)
 
 
-class _Block(NamedTuple):
-    """Consecutive frames of one trajectory: values (time?, space..., component...), from frame `start`."""
+def _work(tree: ShardTree) -> Iterator[tuple[ShardReader, WellLayout, FieldLayout, int, int]]:
+    """(reader, layout, field, trajectory, weight), shard by shard."""
+    for reader, layout in zip(tree.readers, tree.layouts, strict=True):
+        for part in layout.fields:
+            if part.sample_varying:
+                yield from ((reader, layout, part, trajectory, 1) for trajectory in range(layout.n_trajectories))
+            else:
+                yield reader, layout, part, 0, layout.n_trajectories
 
+
+def _statistics(tree: ShardTree, states: Mapping[str, _Moments], deltas: Mapping[str, _Moments]) -> Statistics:
+    content: dict[str, dict[str, Any]] = {
+        key: {} for key in ("mean", "std", "rms", "mean_delta", "std_delta", "rms_delta")
+    }
+    first = tree.layouts[0]
+    for part in first.fields:
+        shape = (first.n_spatial_dims,) * part.order
+        for suffix, moments in (("", states[part.name]), ("_delta", deltas[part.name])):
+            if suffix and not moments.count.any():
+                continue  # constant in time, or a single frame
+            if not np.all(moments.count):
+                raise DataValueError(f"{first.location} and its like: field {part.name!r} holds nothing but NaN")
+            results = moments.results(shape)
+            for key, value in zip(("mean", "std", "rms"), results, strict=True):
+                content[key + suffix][part.name] = value
+    return Statistics.model_validate(content)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One field of one trajectory, read in blocks."""
+
+    reader: ShardReader
+    layout: WellLayout
+    field: FieldLayout
     trajectory: int
-    start: int
-    values: np.ndarray
+    weight: int
+    omit: bool
+
+    def run(self, states: _Moments, deltas: _Moments) -> None:
+        """Add every value to `states` and every difference between consecutive frames to `deltas`."""
+        for slab, frames_per_block in self._slabs():
+            before: np.ndarray | None = None
+            for first in range(0, self._n_steps, frames_per_block):
+                last = min(first + frames_per_block, self._n_steps)
+                values, has_nan = self._read(first, last, slab)
+                self._add(states, values, has_nan)
+                if before is not None:
+                    self._add(deltas, values[:1] - before, has_nan or bool(np.isnan(before).any()))
+                if last - first > 1:
+                    self._add(deltas, values[1:] - values[:-1], has_nan)
+                before = values[-1:].copy()
+
+    @property
+    def _n_steps(self) -> int:
+        return self.layout.n_steps if self.field.time_varying else 1
+
+    def _add(self, moments: _Moments, values: np.ndarray, has_nan: bool) -> None:
+        moments.add(values.reshape(-1, values.shape[-1]), weight=self.weight, has_nan=has_nan)
+
+    def _slabs(self) -> Iterator[tuple[tuple[slice, ...], int]]:
+        """(box in space, frames a block): one box where a frame fits a block, else slabs along the first axis."""
+        resolution = self.layout.resolution
+        sizes = [size if varies else 1 for size, varies in zip(resolution, self.field.dim_varying, strict=True)]
+        frame = prod(sizes) * self.field.n_components(len(sizes))
+        axis = next((number for number, varies in enumerate(self.field.dim_varying) if varies), 0)
+        length = sizes[axis]
+        rows = length if frame <= BLOCK_VALUES else max(1, BLOCK_VALUES * length // frame)
+        frames_per_block = max(1, BLOCK_VALUES * length // (frame * rows))
+        for first in range(0, length, rows):
+            box = [slice(0, size) for size in resolution]
+            if self.field.dim_varying[axis]:
+                box[axis] = slice(first, min(first + rows, length))
+            yield tuple(box), frames_per_block
+
+    def _read(self, first: int, last: int, slab: tuple[slice, ...]) -> tuple[np.ndarray, bool]:
+        """(frames first..last as float64 (frame, point, component), whether there are NaN among them)."""
+        selection = self.field.selection(self.trajectory, slice(first, last), slab)
+        raw = self.reader.read(self.field.path, selection)
+        components = self.field.n_components(self.layout.n_spatial_dims)
+        values = raw.astype(np.float64).reshape(last - first, -1, components)
+        if np.isfinite(values.sum()):
+            return values, False  # a sum is finite only if every term is
+        wrong = np.isinf(values) if self.omit else ~np.isfinite(values)
+        if wrong.any():
+            raise self._not_finite(values, wrong, first)
+        return values, bool(np.isnan(values).any())
+
+    def _not_finite(self, values: np.ndarray, wrong: np.ndarray, first: int) -> DataValueError:
+        frame = int(np.argmax(wrong.any(axis=(1, 2))))
+        kind = "NaN" if np.isnan(values[frame][wrong[frame]]).any() else "infinity"
+        trajectory = f"trajectory {self.trajectory}, " if self.field.sample_varying else ""
+        place = f"frame {first + frame}" if self.field.time_varying else "constant in time"
+        count = int(wrong[frame].sum())
+        advice = (
+            "; if NaN marks points outside the domain, leave them out with nan='omit' (--nan omit)"
+            if kind == "NaN"
+            else "; statistics of such data mean nothing"
+        )
+        return DataValueError(
+            f"{self.layout.location}: field {self.field.name!r}, {trajectory}{place}: {kind} in {count} of "
+            f"{wrong[frame].size} values{advice}"
+        )
 
 
-def _blocks(reader: ShardReader, layout: WellLayout, item: FieldLayout, block_bytes: int) -> Iterator[_Block]:
-    """Every stored frame of a field; blocks overlap by the one frame that deltas need."""
-    whole = tuple(slice(None) for _ in layout.resolution)
-
-    def read(trajectory: int, frames: slice) -> np.ndarray:
-        return reader.read(item.path, item.selection(trajectory, frames, whole))
-
-    trajectories = layout.n_trajectories if item.sample_varying else 1
-    if not item.time_varying:
-        yield from (_Block(trajectory, 0, read(trajectory, slice(None))) for trajectory in range(trajectories))
-        return
-    lead = int(item.sample_varying) + 1
-    frame_bytes = int(np.prod(item.shape[lead:], dtype=np.int64)) * np.dtype(item.dtype).itemsize
-    frames = max(2, block_bytes // max(frame_bytes, 1))
-    for trajectory in range(trajectories):
-        for start in range(0, max(layout.n_steps - 1, 1), frames - 1):
-            yield _Block(trajectory, start, read(trajectory, slice(start, min(start + frames, layout.n_steps))))
-
-
-def _check_finite(block: _Block, layout: WellLayout, item: FieldLayout) -> None:
-    finite = np.isfinite(block.values)
-    if finite.all():
-        return
-    where = f"trajectory {block.trajectory}"
-    if item.time_varying:
-        bad_frames = np.flatnonzero(~finite.reshape(len(finite), -1).all(axis=1))
-        where += f", frame {block.start + int(bad_frames[0])}"
-    raise DataValueError(
-        f"{layout.location}: field {item.name!r} has {int((~finite).sum())} values that are not finite ({where}); "
-        "if they are a declared mask, leave them out with nan='omit' (--nan omit); else the data are damaged"
-    )
-
-
-def _collect(tree: ShardTree, states: dict[str, Moments], deltas: dict[str, Moments]) -> Statistics:
-    content: dict[str, dict[str, Any]] = {key: {} for key in ("mean", "std", "rms")}
-    content |= {key: {} for key in ("mean_delta", "std_delta", "rms_delta")}
-    for suffix, table in (("", states), ("_delta", deltas)):
-        for name, moments in table.items():
-            if not (moments.count > 0).all():
-                raise DataValueError(
-                    f"{tree.layouts[0].location}: no value of field {name!r} is finite"
-                    if not suffix
-                    else f"{tree.layouts[0].location}: field {name!r} has no two consecutive frames for deltas"
-                )
-            mean, std, rms = moments.results()
-            content[f"mean{suffix}"][name] = mean
-            content[f"std{suffix}"][name] = std
-            content[f"rms{suffix}"][name] = rms
-    return Statistics.parse(content, source="computed statistics")
-
-
-def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> None:
-    """Write `stats.yaml` in the layout that the_well reads too; whole or not at all.
-
-    Raises:
-        StorageError: the target cannot be written; names it.
-    """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.partial")
-    text = yaml.safe_dump(statistics.to_mapping(), sort_keys=False, default_flow_style=None)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, target)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise StorageError(f"{target}: cannot be written ({error.strerror or error})") from error
-
-
-def statistics_path(dataset: str | os.PathLike[str]) -> Path:
-    """Where a dataset's statistics lie: DATASET/stats.yaml."""
-    return Path(dataset) / STATISTICS_FILE
+__all__ = [
+    "SplitLocation",
+    "compute_statistics",
+    "find_split",
+    "load_statistics",
+    "statistics_hash",
+    "write_statistics",
+]

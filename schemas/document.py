@@ -79,7 +79,9 @@ def _version_message(cls: type[Document], declared: object, source: str) -> str:
 def describe_validation_error(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problems of a pydantic error on one line, unknown keys with their near matches."""
     parts = []
-    for problem in error.errors(include_url=False, include_context=False)[:3]:
+    problems = error.errors(include_url=False, include_context=False)
+    problems.sort(key=lambda problem: problem["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    for problem in problems[:3]:
         where = ".".join(str(step) for step in problem["loc"]) or "document"
         if problem["type"] == "extra_forbidden":
             known = _keys_at(model, problem["loc"][:-1])

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import typer
 
 from wellkit.cli.output import OutputFormat, print_json, print_note, print_table, stdout_console
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
+
+
+class Kind(StrEnum):
+    """Values of `--kind`."""
+
+    simulation = "simulation"
+    survey = "survey"
 
 
 @app.command(epilog="Example: wellkit list --kind simulation")
 def list_datasets(
     collection: str | None = typer.Option(None, help="Only datasets of this collection, e.g. the_well."),
-    kind: str | None = typer.Option(None, help="Only datasets of this kind: simulation or survey."),
+    kind: Kind | None = typer.Option(None, help="Only datasets of this kind."),
     output_format: OutputFormat = typer.Option(OutputFormat.table, "--format", help="How to print the result."),
 ) -> None:
     """List the datasets there are: grid, number of runs, frames of a run, float32 size."""

@@ -6,7 +6,7 @@ import typer
 
 from wellkit.cli.output import OutputFormat, print_json, print_note, print_table, stdout_console
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog="Example: wellkit search magnetic turbulence")

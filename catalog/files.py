@@ -58,9 +58,7 @@ def find_card_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataNotFoundError(f"no card file or folder of cards at {path}")
-    here = [
-        file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file() and _may_be_card(file)
-    ]
+    here = [file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file() and _may_be_card(file)]
     below = [folder / CARD_NAME for folder in path.iterdir() if (folder / CARD_NAME).is_file()]
     return sorted(here + below)
 
@@ -83,6 +81,4 @@ def _may_be_card(file: Path) -> bool:
 def _problem(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
-    return (
-        f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else " ".join(problem.split())
-    )
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark else " ".join(problem.split())

@@ -31,9 +31,7 @@ def _score(card: SimulationCard, words: list[str]) -> int:
 def _places(card: SimulationCard) -> list[tuple[int, str]]:
     fields = " ".join(f"{field.name} {field.description or ''}" for field in card.fields)
     parameters = [f"{parameter.name} {parameter.description or ''}" for parameter in card.parameters]
-    values = [
-        value for parameter in card.parameters for value in parameter.values or () if isinstance(value, str)
-    ]
+    values = [value for parameter in card.parameters for value in parameter.values or () if isinstance(value, str)]
     scalars = [scalar.name for scalar in card.scalars]
     boundaries = [f"{boundary.type} {boundary.description or ''}" for boundary in card.boundary_conditions]
     grid = [card.grid.type, *(axis.kind for axis in card.grid.axes), f"{card.n_spatial_dims}D"]

@@ -67,11 +67,7 @@ def cards(collection: str | None = None, kind: str | None = None) -> list[Simula
     found = {name: _builtin_card(name) for name in _builtin_names()}
     found.update({name: card for name, (card, _) in _own_cards().items()})
     return sorted(
-        (
-            card
-            for card in found.values()
-            if collection in (None, card.collection) and kind in (None, card.kind)
-        ),
+        (card for card in found.values() if collection in (None, card.collection) and kind in (None, card.kind)),
         key=lambda card: card.name.casefold(),
     )
 
@@ -184,7 +180,5 @@ def _cards_at(stamped: tuple[tuple[Path, int, int], ...]) -> dict[str, tuple[Sim
     _refuse_repeats((card.name, where) for card, where in read)
     for card, where in read:
         if card.name in _builtin_names():
-            raise ArgumentError(
-                f"{where}: a card named {card.name!r} ships with wellkit; give yours another name"
-            )
+            raise ArgumentError(f"{where}: a card named {card.name!r} ships with wellkit; give yours another name")
     return {card.name: (card, where) for card, where in read}

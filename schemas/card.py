@@ -56,12 +56,8 @@ class Split(Model):
 class Sizes(Model):
     """How much there is to download and to read."""
 
-    published_bytes: int | None = Key(
-        default=None, ge=0, description="as the publisher states it, taken as decimal"
-    )
-    nominal_bytes: int | None = Key(
-        default=None, ge=0, description="float32 bytes of all arrays, by arithmetic"
-    )
+    published_bytes: int | None = Key(default=None, ge=0, description="as the publisher states it, taken as decimal")
+    nominal_bytes: int | None = Key(default=None, ge=0, description="float32 bytes of all arrays, by arithmetic")
     note: str | None = None
 
 
@@ -78,9 +74,7 @@ class Sources(Model):
     """Where the data can be fetched."""
 
     hub: HubSource | None = None
-    mirrors: tuple[str, ...] = Key(
-        default=(), description="URLs of the folder that holds data/ and stats.yaml"
-    )
+    mirrors: tuple[str, ...] = Key(default=(), description="URLs of the folder that holds data/ and stats.yaml")
     note: str | None = None
 
 
@@ -115,9 +109,7 @@ class SimulationCard(Document):
     KIND: ClassVar[str] = "simulation-card"
     kind: ClassVar[Literal["simulation"]] = "simulation"
 
-    name: str = Key(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the folder and the repository name"
-    )
+    name: str = Key(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the folder and the repository name")
     title: str = Key(min_length=1, description="a few words")
     description: str = Key(min_length=1)
     collection: str = Key(description="the collection it belongs to, e.g. the_well")
@@ -127,9 +119,7 @@ class SimulationCard(Document):
     equations: tuple[Equation, ...] = ()
     grid: Grid
     time: Time
-    fields: tuple[Field, ...] = Key(
-        min_length=1, description="order 0 first, then 1, then 2, as channels are laid out"
-    )
+    fields: tuple[Field, ...] = Key(min_length=1, description="order 0 first, then 1, then 2, as channels are laid out")
     scalars: tuple[Scalar, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     boundary_conditions: tuple[Boundary, ...] = ()
@@ -143,9 +133,7 @@ class SimulationCard(Document):
     citations: tuple[Citation, ...] = ()
     dataset_version: str | None = None
     errata: tuple[Erratum, ...] = ()
-    generator: Generator | None = Key(
-        default=None, description="only for generated data, never for published data"
-    )
+    generator: Generator | None = Key(default=None, description="only for generated data, never for published data")
     notes: str | None = None
 
     @property
@@ -167,9 +155,7 @@ class SimulationCard(Document):
 
         Within an order they follow the card; components count with the last index fastest.
         """
-        chosen = sorted(
-            (field for field in self.fields if field.varying is varying), key=lambda field: field.order
-        )
+        chosen = sorted((field for field in self.fields if field.varying is varying), key=lambda field: field.order)
         names = self.grid.axis_names
         return tuple(component for field in chosen for component in field.components(names))
 
@@ -225,10 +211,7 @@ class SimulationCard(Document):
         axes = set(self.grid.axis_names)
         for where, used in [
             *((f"field {field.name!r}", field.axes or ()) for field in self.fields),
-            *(
-                (f"boundary condition {boundary.type}", boundary.axes)
-                for boundary in self.boundary_conditions
-            ),
+            *((f"boundary condition {boundary.type}", boundary.axes) for boundary in self.boundary_conditions),
         ]:
             unknown = [axis for axis in used if axis not in axes]
             if unknown:
@@ -237,17 +220,13 @@ class SimulationCard(Document):
                 )
         for erratum in self.errata:
             if erratum.scope.field is not None and erratum.scope.field not in names:
-                raise ValueError(
-                    f"erratum {erratum.id!r} is about a field {erratum.scope.field!r} that the card lacks"
-                )
+                raise ValueError(f"erratum {erratum.id!r} is about a field {erratum.scope.field!r} that the card lacks")
         return self
 
     @model_validator(mode="after")
     def _check_counts(self) -> Self:
         if self.time.counts is not None and self.trajectories not in (None, sum(self.time.counts)):
-            raise ValueError(
-                f"time.counts add up to {sum(self.time.counts)}, trajectories are {self.trajectories}"
-            )
+            raise ValueError(f"time.counts add up to {sum(self.time.counts)}, trajectories are {self.trajectories}")
         parts = [split.trajectories for split in self.splits.values()]
         known = [count for count in parts if count is not None]
         if self.trajectories is not None and len(known) == len(parts) > 0 and sum(known) != self.trajectories:

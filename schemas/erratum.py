@@ -19,9 +19,7 @@ class Scope(Model):
     split: str | None = None
     file: str | None = Field(default=None, description="file name without folders; shell wildcards allowed")
     trajectories: tuple[int, ...] | None = Field(default=None, description="positions in the file, from 0")
-    frames: tuple[int, int] | None = Field(
-        default=None, description="first frame, and one past the last, from 0"
-    )
+    frames: tuple[int, int] | None = Field(default=None, description="first frame, and one past the last, from 0")
     field: str | None = Field(default=None, description="core name of a field")
 
     @model_validator(mode="after")
@@ -48,17 +46,11 @@ class Scope(Model):
 class Erratum(Model):
     """One known problem. info: worth knowing; warning: mind it; error: do not use that part."""
 
-    id: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9-]*$", description="stays the same for ever, unique in the card"
-    )
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="stays the same for ever, unique in the card")
     summary: str = Field(min_length=1)
     scope: Scope = Scope()
     severity: Severity
-    concerns: Concern = Field(
-        default="data", description="what is wrong; only `data` is a reason to leave data out"
-    )
+    concerns: Concern = Field(default="data", description="what is wrong; only `data` is a reason to leave data out")
     since: str | None = Field(default=None, description="data version or date from which it holds")
-    fixed_in: str | None = Field(
-        default=None, description="data version or date from which it no longer holds"
-    )
+    fixed_in: str | None = Field(default=None, description="data version or date from which it no longer holds")
     source: str = Field(min_length=1, description="who says so, or how it was found")

@@ -21,15 +21,9 @@ class Field(Model):
     name: str = Key(min_length=1, description="core name, as the array is called in the files")
     order: TensorOrder = Key(default=0, description="0 scalar, 1 vector, 2 tensor (two indices)")
     symmetry: Symmetry = Key(default="none", description="of a field of order 2")
-    varying: bool = Key(
-        default=True, description="whether it changes in time; a constant field is an input only"
-    )
-    sample_varying: bool = Key(
-        default=True, description="whether each trajectory has its own; else one per file"
-    )
-    axes: tuple[str, ...] | None = Key(
-        default=None, description="spatial axes it varies along; left out: all of them"
-    )
+    varying: bool = Key(default=True, description="whether it changes in time; a constant field is an input only")
+    sample_varying: bool = Key(default=True, description="whether each trajectory has its own; else one per file")
+    axes: tuple[str, ...] | None = Key(default=None, description="spatial axes it varies along; left out: all of them")
     unit: str = Key(default="code units", description="physical unit; 1 is dimensionless")
     nan_mask: str | None = Key(
         default=None, description="where NaN is allowed and what it means; left out: NaN is an error"

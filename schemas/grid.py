@@ -61,19 +61,13 @@ class Grid(Model):
 class Time(Model):
     """The time axis."""
 
-    steps: tuple[int, ...] = Field(
-        min_length=1, description="lengths a trajectory can have, in stored frames"
-    )
+    steps: tuple[int, ...] = Field(min_length=1, description="lengths a trajectory can have, in stored frames")
     counts: tuple[int, ...] | None = Field(
         default=None, description="how many trajectories have each of these lengths, in the same order"
     )
-    spacing: float | None = Field(
-        default=None, gt=0, description="time between stored frames; left out if it varies"
-    )
+    spacing: float | None = Field(default=None, gt=0, description="time between stored frames; left out if it varies")
     horizon: float | None = Field(default=None, gt=0, description="time from the first frame to the last")
-    variable: bool = Field(
-        default=False, description="whether spacing or length differs between trajectories"
-    )
+    variable: bool = Field(default=False, description="whether spacing or length differs between trajectories")
     unit: str = "1"
     note: str | None = None
 

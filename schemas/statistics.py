@@ -110,9 +110,7 @@ class Statistics(Model):
             for name, value in getattr(self, statistic).items():
                 for number in numbers_in(value):
                     if not math.isfinite(number):
-                        raise StatisticsError(
-                            f"{source}: '{statistic}' of {name!r} is {number}, not a finite number"
-                        )
+                        raise StatisticsError(f"{source}: '{statistic}' of {name!r} is {number}, not a finite number")
                     if number < 0 and statistic in _NEVER_NEGATIVE:
                         raise StatisticsError(f"{source}: '{statistic}' of {name!r} is {number}, below zero")
 
@@ -158,7 +156,5 @@ def _one_line(error: ValidationError, model: type[Statistics]) -> str:
         if len(problem["loc"]) >= 2:
             statistic, field = problem["loc"][:2]
             found = repr(problem["input"])
-            return (
-                f"'{statistic}' of {field!r} has to be a number or (nested) lists of numbers, found {found}"
-            )
+            return f"'{statistic}' of {field!r} has to be a number or (nested) lists of numbers, found {found}"
     return describe_validation_error(error, model)

@@ -103,7 +103,7 @@ def test_info_prints_the_whole_card() -> None:
         "CC-BY-4.0",
         "https://doi.org/10.1017/jfm.2024.50",
         "superseded",
-        "fixed in viscoelastic_instability_v2",
+        "goes by the name viscoelastic_instability_v2",
     ):
         assert part in done.stdout, part
     problems = done.stdout.partition("Known problems")[2]

@@ -58,8 +58,9 @@ def find_split(
         raise ArgumentError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
     root = os.fspath(location).rstrip("/") or "/"
     parts = root.split("/")
-    if parts[-1] in SPLITS and len(parts) > 2 and parts[-2] == "data":
-        root, split = "/".join(parts[:-2]) or "/", parts[-1]  # a folder of a tree: its statistics lie at the top
+    if parts[-1] in SPLITS and parts[-2:-1] == ["data"]:
+        # one split of a tree: its statistics lie at the top
+        root, split = "/".join(parts[:-2]) or ("/" if root.startswith("/") else "."), parts[-1]
     is_tree = locate(root, storage_options).join("data").exists()
     source = resolve_source(
         path=root,
@@ -144,10 +145,15 @@ def compute_statistics(
     states = {name: _Moments() for name in names}
     deltas = {name: _Moments() for name in names}
     work = list(_work(tree))
-    for done, (reader, layout, part, trajectory, weight) in enumerate(work, start=1):
-        _Pass(reader, layout, part, trajectory, weight, omit=nan == "omit").run(states[part.name], deltas[part.name])
-        if progress is not None:
-            progress(done, len(work))
+    try:
+        for done, (reader, layout, part, trajectory, weight) in enumerate(work, start=1):
+            one = _Pass(reader, layout, part, trajectory, weight, omit=nan == "omit")
+            one.run(states[part.name], deltas[part.name])
+            if progress is not None:
+                progress(done, len(work))
+    finally:
+        for reader in tree.readers:
+            reader.close()  # nobody comes back to these files: leave them free for others
     return _statistics(tree, states, deltas)
 
 
@@ -232,7 +238,9 @@ class _Pass:
         raw = self.reader.read(self.field.path, selection)
         components = self.field.n_components(self.layout.n_spatial_dims)
         values = raw.astype(np.float64).reshape(last - first, -1, components)
-        if np.isfinite(values.sum()):
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = values.sum()
+        if np.isfinite(total):
             return values, False  # a sum is finite only if every term is
         wrong = np.isinf(values) if self.omit else ~np.isfinite(values)
         if wrong.any():

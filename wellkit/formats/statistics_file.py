@@ -6,15 +6,19 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from wellkit.errors import StatisticsError
+from wellkit.formats.well_writer import storage_error
 from wellkit.schemas.statistics import Statistics
 from wellkit.storage import locate, reading
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def load_statistics(
@@ -34,6 +38,27 @@ def load_statistics(
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StatisticsError(f"{place}: is not YAML ({' '.join(str(error).split())})") from error
     return Statistics.parse(parsed, source=str(place))
+
+
+def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> None:
+    """Write a statistics file, replacing one that is there; it takes its name only when it is whole.
+
+    Raises:
+        StorageError: it cannot be written (unwritable, full disk, ...); nothing is left behind.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    text = yaml.dump(statistics.to_mapping(), Dumper=_Dumper, sort_keys=False)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(partial, target)
+    except OSError as error:
+        raise storage_error(target, error) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def statistics_hash(statistics: Statistics) -> str:

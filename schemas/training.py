@@ -89,11 +89,12 @@ class TrainConfig(Document):
 
 
 class DatasetIdentity(Model):
-    """Which data: enough to tell the original from a generated one and one resolution or release from another."""
+    """Which data: enough to tell one resolution, release or origin from another."""
 
     name: str
-    origin: Literal["published", "generated"]
-    generator: str | None = Field(default=None, description="who simulated it, where wellkit did")
+    generator: str | None = Field(
+        default=None, description="what generated it, as its files say; left out: published data or a user's own"
+    )
     split: str
     location: str
     files: tuple[str, ...] = Field(description="names of the shards, in order")

@@ -159,9 +159,7 @@ def test_spectral_convolution_knows_no_resolution() -> None:
         x, y = torch.arange(nx) / nx, torch.arange(ny) / ny
         return (torch.sin(2 * math.pi * x)[:, None] * torch.cos(2 * math.pi * y)[None, :])[None, None]
 
-    torch.testing.assert_close(
-        layer(wave(8, 8), 0), layer(wave(16, 24), 0)[..., ::2, ::3], rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(layer(wave(8, 8), 0), layer(wave(16, 24), 0)[..., ::2, ::3], rtol=1e-5, atol=1e-6)
 
 
 def test_spectral_convolution_stays_in_float32_under_autocast() -> None:
@@ -176,9 +174,7 @@ def test_channel_norm_is_layer_normalization_over_channels() -> None:
     with torch.no_grad():
         norm.weight.copy_(noise(5, 1, 1, seed=10))
         norm.bias.copy_(noise(5, 1, 1, seed=11))
-    expected = functional.layer_norm(
-        x.movedim(1, -1), (5,), norm.weight.flatten(), norm.bias.flatten(), eps=1e-6
-    )
+    expected = functional.layer_norm(x.movedim(1, -1), (5,), norm.weight.flatten(), norm.bias.flatten(), eps=1e-6)
     torch.testing.assert_close(norm(x), expected.movedim(-1, 1))
 
 
@@ -203,8 +199,7 @@ def test_unet_refuses_grids_it_cannot_halve(size: tuple[int, int]) -> None:
 def test_weights_follow_from_the_seed_and_leave_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
     one, two, other = (
-        build_model("fno", TINY["fno"], dim_in=2, dim_out=1, spatial_resolution=(8, 8), seed=seed)
-        for seed in (5, 5, 6)
+        build_model("fno", TINY["fno"], dim_in=2, dim_out=1, spatial_resolution=(8, 8), seed=seed) for seed in (5, 5, 6)
     )
     assert torch.equal(before, torch.random.get_rng_state())
     for label, tensor in one.state_dict().items():
@@ -232,9 +227,7 @@ def test_model_arguments_are_those_beside_the_data() -> None:
         ("unet_convnext", {"stages": 2.0}, "expected int"),
     ],
 )
-def test_unknown_models_and_arguments_are_refused(
-    name: str, arguments: dict[str, object], words: str
-) -> None:
+def test_unknown_models_and_arguments_are_refused(name: str, arguments: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         check_model_arguments(name, arguments)
 

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from wellkit import catalog
 from wellkit.datasets.well import WellDataset
-from wellkit.errors import ConfigError, DataValueError, UnknownDatasetError, WellkitError
+from wellkit.errors import ConfigError, DataValueError, UnknownDatasetError
+from wellkit.formats.statistics_file import load_statistics, statistics_hash
 from wellkit.sampling import shuffled
 from wellkit.schemas.training import DatasetIdentity, Normalization, StatisticsUsed
-from wellkit.train.provenance import canonical_sha256
 from wellkit.windows import WindowTable
 
 
@@ -68,7 +68,6 @@ def identify(dataset: WellDataset, split: str) -> DatasetIdentity:
     metadata = dataset.metadata
     return DatasetIdentity(
         name=metadata.dataset_name,
-        origin="published" if dataset.generator is None else "generated",
         generator=dataset.generator,
         split=split,
         location=str(dataset.data_path),
@@ -83,17 +82,15 @@ def identify(dataset: WellDataset, split: str) -> DatasetIdentity:
 
 def statistics_used(dataset: WellDataset, kind: Normalization) -> StatisticsUsed | None:
     """The statistics a normalized dataset was opened with."""
-    from wellkit.formats.statistics_file import load_statistics
-
     if kind == "none":
         return None
-    values = load_statistics(dataset.normalization_path).to_mapping()
+    statistics = load_statistics(dataset.normalization_path)
     return StatisticsUsed(
         kind=kind,
         path=dataset.normalization_path,
-        sha256=canonical_sha256(values),
+        sha256=statistics_hash(statistics),
         min_denom=dataset.min_std,
-        values=values,
+        values=statistics.to_mapping(),
         fields=tuple(dataset.core_field_names),
         constant_fields=tuple(dataset.core_constant_field_names),
     )
@@ -138,18 +135,16 @@ class Batch:
 
 
 class _Order(Sampler[list[int]]):
-    """Batches of indices: `order` cut into pieces, all of it, the last piece as long as it comes out."""
+    """Batches of indices that can be set anew for every pass, while the loader's processes live on."""
 
-    def __init__(self, order: Sequence[int], batch_size: int) -> None:
-        self.order = order
-        self.batch_size = batch_size
+    def __init__(self) -> None:
+        self.batches: Sequence[Sequence[int]] = ()
 
     def __iter__(self) -> Iterator[list[int]]:
-        for piece in range(len(self)):
-            yield [int(i) for i in self.order[piece * self.batch_size : (piece + 1) * self.batch_size]]
+        return (list(batch) for batch in self.batches)
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return len(self.batches)
 
 
 def _stack(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -161,7 +156,7 @@ class Batches:
     """A dataset as batches on a device, in order or shuffled; measures how long it was waited for.
 
     Attributes:
-        waited: seconds the consumer waited for data, since the last `of_epoch` or `in_order`.
+        waited: seconds the consumer waited for data in the current pass.
     """
 
     def __init__(self, dataset: WellDataset, *, batch_size: int, workers: int, device: torch.device) -> None:
@@ -169,7 +164,7 @@ class Batches:
         self.batch_size = batch_size
         self.device = device
         self.waited = 0.0
-        self._order = _Order(range(len(dataset)), batch_size)
+        self._order = _Order()
         self._loader: DataLoader[Any] = DataLoader(
             dataset,  # type: ignore[arg-type]  # map-style by its methods, not by inheritance
             batch_sampler=self._order,
@@ -180,28 +175,33 @@ class Batches:
         )
 
     def __len__(self) -> int:
-        return len(self._order)
+        """Batches in one pass over the dataset; the last one may be smaller."""
+        return -(-len(self.dataset) // self.batch_size)
 
     def of_epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """All windows in the order that follows from [seed, epoch]."""
+        """All windows once, in the order that follows from [seed, epoch]."""
         self.dataset.set_epoch(epoch)
-        return self.in_order([int(i) for i in shuffled(len(self.dataset), seed=seed, epoch=epoch)])
+        return self._cut([int(i) for i in shuffled(len(self.dataset), seed=seed, epoch=epoch)])
 
-    def in_order(self, order: Sequence[int] | None = None) -> Iterator[Batch]:
-        """Windows in the given order; all of them from first to last by default."""
-        self._order.order = range(len(self.dataset)) if order is None else order
+    def in_order(self) -> Iterator[Batch]:
+        """All windows once, from first to last."""
+        return self._cut(range(len(self.dataset)))
+
+    def of_groups(self, groups: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        """The windows of each group as one batch."""
+        self._order.batches = groups
         self.waited = 0.0
-        indices = iter(self._order)
         batches = iter(self._loader)
-        while True:
+        for indices in groups:
             began = time.perf_counter()
-            try:
-                fields = next(batches)
-            except StopIteration:
-                return
+            fields = next(batches)
             moved = {key: value.to(self.device, non_blocking=True) for key, value in fields.items()}
             self.waited += time.perf_counter() - began
-            yield Batch(next(indices), moved["input_fields"], moved["output_fields"], moved.get("constant_fields"))
+            yield Batch(indices, moved["input_fields"], moved["output_fields"], moved.get("constant_fields"))
+
+    def _cut(self, order: Sequence[int]) -> Iterator[Batch]:
+        size = self.batch_size
+        return self.of_groups([order[start : start + size] for start in range(0, len(order), size)])
 
 
 def check_finite(batch: Batch, dataset: WellDataset, allowed: Sequence[bool], *, split: str) -> None:
@@ -252,8 +252,6 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, ValueError) as error:
-        if isinstance(error, WellkitError):
-            raise
         first_line = str(error).splitlines()[0]
         raise ConfigError(f"device={name!r} cannot be used here ({first_line}); use auto or cpu") from error
     return device

@@ -160,7 +160,7 @@ def train(
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 clock.step += 1
-                value = float(loss)
+                value = float(loss.detach())
                 if not math.isfinite(value):
                     raise TrainingError(_diverged(f"the loss is {value}", epoch, clock.step, rate, run, best_epoch))
                 seen, loss_sum = seen + len(batch), loss_sum + value * len(batch)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from wellkit.normalization import RMSNormalization, ZScoreNormalization
 from wellkit.schemas.training import StatisticsUsed
 
 BASELINES = ("persistence", "mean")
@@ -112,8 +113,6 @@ def input_channels(n_steps_input: int, n_fields: int, n_constant_fields: int) ->
 
 def normalization_of(statistics: StatisticsUsed | None) -> Any | None:
     """The normalization that statistics stand for; None for none."""
-    from wellkit.normalization import RMSNormalization, ZScoreNormalization
-
     if statistics is None:
         return None
     kind = ZScoreNormalization if statistics.kind == "zscore" else RMSNormalization

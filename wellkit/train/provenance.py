@@ -1,16 +1,13 @@
-"""What a number was made with: code version, hardware, hashes."""
+"""What a number was made with: code version, hardware, time."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -51,9 +48,3 @@ def _processor() -> str:
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def canonical_sha256(content: Any) -> str:
-    """SHA-256 of `content` as JSON with sorted keys and no spaces: the same for equal content."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,8 +55,7 @@ def score_frames(prediction: Tensor, target: Tensor, *, n_spatial_dims: int, eps
     prediction = (prediction.cpu() if on_host else prediction).double()
     target = (target.cpu() if on_host else target).double()
     values = metrics.vrmse(prediction, target, n_spatial_dims=n_spatial_dims, eps=eps).cpu().numpy()
-    outside = target.isnan()
-    if bool(outside.any()):
+    if bool(target.isnan().any()):
         _score_inside(values, prediction, target, n_spatial_dims, eps)
     bad = ~np.isfinite(values)
     values[bad] = np.inf
@@ -66,7 +66,7 @@ def _score_inside(values: np.ndarray, prediction: Tensor, target: Tensor, n_spat
     """Fill in the values of frames with points outside the domain, over the points inside."""
     space = tuple(range(-n_spatial_dims - 1, -1))
     for place in np.argwhere(target.isnan().any(dim=space).cpu().numpy()):
-        at = (*(int(i) for i in place[:-1]), ..., int(place[-1]))
+        at: Any = (*(int(i) for i in place[:-1]), ..., int(place[-1]))
         true = target[at].flatten()
         inside = ~true.isnan()
         if int(inside.sum()) < 2:

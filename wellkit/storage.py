@@ -47,9 +47,7 @@ _NETWORK_LIBRARIES = frozenset(
     }
 )
 _SCHEME = re.compile(r"^(?P<protocol>[A-Za-z][A-Za-z0-9+.-]*)://")
-_ADDRESS = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s/@'\"]*@)?(?P<rest>[^\s?#'\"]*)[^\s'\"]*", re.IGNORECASE
-)
+_ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s/@'\"]*@)?(?P<rest>[^\s?#'\"]*)[^\s'\"]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -127,9 +125,7 @@ def locate(location: str | os.PathLike[str], storage_options: Mapping[str, Any] 
     """
     text = os.fspath(location)
     if not text:
-        raise ArgumentError(
-            "the location is empty; give a folder or an address such as hf://datasets/owner/name"
-        )
+        raise ArgumentError("the location is empty; give a folder or an address such as hf://datasets/owner/name")
     match = _SCHEME.match(text)
     protocol = match["protocol"].lower() if match else "file"
     options = dict(storage_options or {})
@@ -159,9 +155,7 @@ def _filesystem_class(protocol: str, text: str) -> Any:
             f"pip install 'wellkit[{extra}]'"
             if extra
             else str(
-                known_implementations.get(protocol, {}).get(
-                    "err", f"install the library that reads {protocol}://"
-                )
+                known_implementations.get(protocol, {}).get("err", f"install the library that reads {protocol}://")
             )
         )
         raise MissingDependencyError(
@@ -250,7 +244,7 @@ def reading(what: str) -> Iterator[None]:
 
 def explain(error: BaseException, what: str) -> WellkitError | None:
     """The error of ours that says what `error` means for `what`; None where it is no input/output error."""
-    root = _network_error(error)
+    root = network_error(error)
     what = without_secrets(what)
     if root is None:
         if isinstance(error, FileNotFoundError):
@@ -258,9 +252,7 @@ def explain(error: BaseException, what: str) -> WellkitError | None:
         if isinstance(error, ValueError | NotImplementedError) and what.startswith("hf://"):
             # huggingface_hub's word for an address that names no repository
             return DataNotFoundError(f"{what}: names no repository; write hf://datasets/OWNER/NAME[/FOLDER]")
-        return (
-            ShardError(f"{what}: cannot be read ({_one_line(error)})") if isinstance(error, OSError) else None
-        )
+        return ShardError(f"{what}: cannot be read ({_one_line(error)})") if isinstance(error, OSError) else None
     status = http_status(root)
     if status in {404, 410}:
         return DataNotFoundError(f"{what}: not found (HTTP {status})")
@@ -271,12 +263,10 @@ def explain(error: BaseException, what: str) -> WellkitError | None:
         )
     if status is not None:
         return HubError(f"{what}: the server answered HTTP {status}; try again later")
-    return HubError(
-        f"{what}: cannot be reached ({_one_line(root)}); check the network, proxy settings and HF_ENDPOINT"
-    )
+    return HubError(f"{what}: cannot be reached ({_one_line(root)}); check the network, proxy settings and HF_ENDPOINT")
 
 
-def _network_error(error: BaseException) -> BaseException | None:
+def network_error(error: BaseException) -> BaseException | None:
     """The error itself, or what caused it, if it came from a network library."""
     seen: set[int] = set()
     current: BaseException | None = error
@@ -318,6 +308,7 @@ __all__ = [
     "list_files",
     "list_folders",
     "locate",
+    "network_error",
     "reading",
     "without_secrets",
 ]

@@ -1,0 +1,180 @@
+"""The Hugging Face Hub as a source: a revision made a commit, its files listed, their contents streamed.
+
+huggingface_hub brings addresses, session, token and its errors. Listing and streaming are done here over its session
+because its own ways have no timeout for a listing, follow any address that a `Link` header names with the token
+attached, and write where they choose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+from huggingface_hub import HfApi, constants, get_session, get_token, hf_hub_url, hf_raise_for_status
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from wellkit import __version__
+from wellkit.errors import ArgumentError, DataNotFoundError, HubError, WellkitError
+from wellkit.fetch.plan import FileHash, HashKind, RemoteFile, belongs_to_dataset, check_paths
+from wellkit.fetch.retries import patiently
+from wellkit.settings import hub_endpoint, hub_offline
+from wellkit.storage import explain, host_of
+
+TIMEOUT = 30.0  # seconds without a byte
+LISTING_ATTEMPTS = 4
+_REDIRECTS = 10
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of one commit that belong to a dataset's tree."""
+
+    repository: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+class HubSource:
+    """One dataset repository on the Hub. Thread-safe."""
+
+    def __init__(self, repository: str, *, endpoint: str | None = None) -> None:
+        self.repository = repository
+        self.endpoint = (endpoint or hub_endpoint()).rstrip("/")
+        self._commit: str | None = None
+
+    def __str__(self) -> str:
+        return f"{host_of(self.endpoint)}/datasets/{self.repository}"
+
+    def snapshot(self, revision: str) -> Snapshot:
+        """Resolve `revision` to a commit and list it.
+
+        Raises:
+            HubError: the Hub cannot be reached, is switched off by `$HF_HUB_OFFLINE`, or refuses access.
+            DataNotFoundError: there is no such repository or revision.
+            IntegrityError: the listing holds an unsafe path.
+        """
+        if hub_offline():
+            raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to download")
+        with self._telling(revision):
+            api = HfApi(endpoint=self.endpoint)
+            info = patiently(
+                lambda: api.dataset_info(self.repository, revision=revision, timeout=TIMEOUT),
+                attempts=LISTING_ATTEMPTS,
+            )
+            commit = info.sha
+            if commit is None or not _SHA1.fullmatch(commit):
+                raise HubError(f"{self}: the Hub names no commit for revision {revision!r}; check HF_ENDPOINT")
+            entries = list(self._entries(commit))
+        self._commit = commit
+        check_paths((str(entry.get("path", "")) for entry in entries), source=str(self))
+        files = [
+            self._file(entry) for entry in entries if entry.get("type") == "file" and belongs_to_dataset(entry["path"])
+        ]
+        return Snapshot(self.repository, commit, tuple(sorted(files, key=lambda file: file.path)))
+
+    def _entries(self, commit: str) -> Iterator[dict[str, Any]]:
+        """Entries of the whole tree, page by page."""
+        following: str | None = f"{self.endpoint}/api/datasets/{self.repository}/tree/{commit}?recursive=true"
+        while following is not None:
+            response = patiently(partial(self._get, following), attempts=LISTING_ATTEMPTS)
+            try:
+                page = response.json()
+            except ValueError as error:
+                raise HubError(
+                    f"{self}: the listing is no JSON; check HF_ENDPOINT, and that no proxy or login page is between"
+                ) from error
+            if not isinstance(page, list) or not all(isinstance(entry, dict) for entry in page):
+                raise HubError(f"{self}: the listing is not laid out as the Hub's; check HF_ENDPOINT")
+            yield from page
+            link = response.links.get("next", {}).get("url")
+            following = None if link is None else self._own_address(link)
+
+    def _get(self, address: str) -> Any:
+        response = get_session().get(address, headers=self._headers(address), timeout=TIMEOUT)
+        hf_raise_for_status(response)
+        return response
+
+    def _own_address(self, address: str) -> str:
+        """`address` on the endpoint: mirrors hand on the Hub's own links, which are not meant to be followed."""
+        parts, own = urlsplit(urljoin(self.endpoint, address)), urlsplit(self.endpoint)
+        return urlunsplit((own.scheme, own.netloc, parts.path, parts.query, ""))
+
+    def _headers(self, address: str) -> dict[str, str]:
+        """Headers for a request. The token is for the endpoint alone, whatever a redirect or link names."""
+        headers = {"User-Agent": f"wellkit/{__version__}", "Accept-Encoding": "identity"}
+        is_own = urlsplit(address)[:2] == urlsplit(self.endpoint)[:2]
+        if is_own and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (token := get_token()):
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+    def _file(self, entry: dict[str, Any]) -> RemoteFile:
+        path, size, lfs = entry["path"], entry.get("size"), entry.get("lfs")
+        if isinstance(lfs, dict):
+            size, kind, value, form = lfs.get("size"), HashKind.sha256, lfs.get("oid"), _SHA256
+        else:
+            kind, value, form = HashKind.git_blob, entry.get("oid"), _SHA1
+        if not isinstance(size, int) or size < 0 or not isinstance(value, str) or not form.fullmatch(value):
+            raise HubError(f"{self}: the listing gives no usable size and hash for {path}; check HF_ENDPOINT")
+        return RemoteFile(path, size, FileHash(kind, value))
+
+    @contextmanager
+    def stream(self, file: RemoteFile) -> Iterator[Any]:
+        """The response to a request for the content of `file` at the listed commit, redirects followed.
+
+        Raises whatever the session raises: the caller decides what is worth another try.
+        """
+        address = hf_hub_url(
+            self.repository, file.path, repo_type="dataset", revision=self._commit, endpoint=self.endpoint
+        )
+        for _ in range(_REDIRECTS):
+            with get_session().stream(
+                "GET", address, headers=self._headers(address), timeout=TIMEOUT, follow_redirects=False
+            ) as response:
+                if not response.has_redirect_location:
+                    hf_raise_for_status(response)
+                    yield response
+                    return
+                address = urljoin(address, response.headers["Location"])
+        raise HubError(f"{self}: {file.path} is redirected more than {_REDIRECTS} times; check HF_ENDPOINT")
+
+    @contextmanager
+    def _telling(self, revision: str) -> Iterator[None]:
+        """Turn the client's errors into ours."""
+        try:
+            yield
+        except WellkitError:
+            raise
+        except OfflineModeIsEnabled as error:
+            raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to download") from error
+        except GatedRepoError as error:
+            raise HubError(
+                f"{self}: access is granted on request only; ask for it on its page, then log in with "
+                "`hf auth login` or set HF_TOKEN"
+            ) from error
+        except RepositoryNotFoundError as error:
+            hint = "" if get_token() else "; if it is private, log in with `hf auth login` or set HF_TOKEN"
+            raise DataNotFoundError(f"{self}: the Hub knows no such dataset repository{hint}") from error
+        except RevisionNotFoundError as error:
+            raise DataNotFoundError(
+                f"{self}: has no revision {revision!r}; give a branch, a tag or a commit (default: main)"
+            ) from error
+        except HFValidationError as error:
+            raise ArgumentError(f"{self.repository!r} is no repository name; write OWNER/NAME") from error
+        except Exception as error:
+            told = explain(error, str(self))
+            if told is None:
+                raise
+            raise told from error

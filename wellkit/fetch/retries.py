@@ -1,0 +1,67 @@
+"""How often, and how patiently, an unreachable source is asked again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import tenacity
+
+from wellkit.errors import WellkitError
+from wellkit.storage import http_status, network_error
+
+ATTEMPTS = 6
+FIRST_WAIT = 0.5  # seconds; doubles
+LONGEST_WAIT = 20.0
+LONGEST_RETRY_AFTER = 300.0  # a server that wants more is told of as an error instead of a silent hour
+TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+
+_logger = logging.getLogger(__name__)
+_backoff = tenacity.wait_exponential_jitter(initial=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT)
+Result = TypeVar("Result")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether asking again may help: connections that fail or break, and statuses that say "later"."""
+    if isinstance(error, WellkitError) or type(error).__name__ == "OfflineModeIsEnabled":
+        return False
+    status = http_status(error)
+    if status is not None:
+        return status in TRANSIENT_STATUS and (_retry_after(error) or 0.0) <= LONGEST_RETRY_AFTER
+    return network_error(error) is not None
+
+
+def _retry_after(error: BaseException | None) -> float | None:
+    """Seconds from a `Retry-After` header; the form with a date is not used by any source here."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        return max(0.0, float(headers.get("Retry-After", "")))
+    except ValueError:
+        return None
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    asked = _retry_after(state.outcome.exception() if state.outcome else None)
+    return asked if asked is not None else _backoff(state)
+
+
+def patiently(
+    action: Callable[[], Result], *, attempts: int = ATTEMPTS, sleep: Callable[[float], None] | None = None
+) -> Result:
+    """Run `action` again while its failures are transient; the last failure is raised as it is.
+
+    Args:
+        action: what to do; it has to begin afresh each time.
+        attempts: at most so often.
+        sleep: waits so many seconds; may raise to give up (an interrupted download does).
+    """
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(is_transient),
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=_wait,
+        sleep=sleep if sleep is not None else tenacity.nap.sleep,
+        before_sleep=tenacity.before_sleep_log(_logger, logging.DEBUG),
+        reraise=True,
+    )
+    return retrying(action)

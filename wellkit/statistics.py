@@ -26,7 +26,7 @@ from wellkit.readers.protocol import ShardReader
 from wellkit.schemas.statistics import Statistics
 from wellkit.storage import locate
 
-BLOCK_VALUES = 1 << 22  # values of one block: 32 MiB as float64, a few of which are alive at a time
+BLOCK_VALUES = 1 << 21  # values of one block: 16 MiB as float64, a few of which are alive at a time
 
 Progress = Callable[[int, int], None]
 """Called with (done, total), in fields of trajectories."""
@@ -83,17 +83,17 @@ class _Moments:
     squares: np.ndarray = field(default_factory=lambda: np.zeros(()))
 
     def add(self, values: np.ndarray, *, weight: int, has_nan: bool) -> None:
-        """Take `values` (n, component), float64, in `weight` times; NaN are left out where there are any."""
+        """Take `values` (component, n), float64, in `weight` times; NaN are left out where there are any."""
         if not has_nan:
-            count = np.full(values.shape[1], float(len(values)))
-            mean = values.mean(axis=0)
-            centred = values - mean
+            count = np.full(values.shape[0], float(values.shape[1]))
+            mean = values.mean(axis=1)
+            centred = values - mean[:, None]
         else:
             present = ~np.isnan(values)
-            count = present.sum(axis=0).astype(np.float64)
-            mean = np.sum(values, axis=0, where=present) / np.maximum(count, 1)
-            centred = np.where(present, values - mean, 0.0)
-        self.merge(count * weight, mean, np.einsum("ij,ij->j", centred, centred) * weight)
+            count = present.sum(axis=1).astype(np.float64)
+            mean = np.sum(values, axis=1, where=present) / np.maximum(count, 1)
+            centred = np.where(present, values - mean[:, None], 0.0)
+        self.merge(count * weight, mean, np.einsum("ij,ij->i", centred, centred) * weight)
 
     def merge(self, count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> None:
         """Join the moments of another set of values."""
@@ -205,17 +205,17 @@ class _Pass:
                 values, has_nan = self._read(first, last, slab)
                 self._add(states, values, has_nan)
                 if before is not None:
-                    self._add(deltas, values[:1] - before, has_nan or bool(np.isnan(before).any()))
+                    self._add(deltas, values[:, :1] - before, has_nan or bool(np.isnan(before).any()))
                 if last - first > 1:
-                    self._add(deltas, values[1:] - values[:-1], has_nan)
-                before = values[-1:].copy()
+                    self._add(deltas, values[:, 1:] - values[:, :-1], has_nan)
+                before = values[:, -1:].copy()
 
     @property
     def _n_steps(self) -> int:
         return self.layout.n_steps if self.field.time_varying else 1
 
     def _add(self, moments: _Moments, values: np.ndarray, has_nan: bool) -> None:
-        moments.add(values.reshape(-1, values.shape[-1]), weight=self.weight, has_nan=has_nan)
+        moments.add(values.reshape(values.shape[0], -1), weight=self.weight, has_nan=has_nan)
 
     def _slabs(self) -> Iterator[tuple[tuple[slice, ...], int]]:
         """(box in space, frames a block): one box where a frame fits a block, else slabs along the first axis."""
@@ -233,11 +233,12 @@ class _Pass:
             yield tuple(box), frames_per_block
 
     def _read(self, first: int, last: int, slab: tuple[slice, ...]) -> tuple[np.ndarray, bool]:
-        """(frames first..last as float64 (frame, point, component), whether there are NaN among them)."""
+        """(frames first..last as float64 (component, frame, point), whether there are NaN among them)."""
         selection = self.field.selection(self.trajectory, slice(first, last), slab)
         raw = self.reader.read(self.field.path, selection)
         components = self.field.n_components(self.layout.n_spatial_dims)
-        values = raw.astype(np.float64).reshape(last - first, -1, components)
+        # Components first: sums along contiguous memory are several times faster, and pairwise.
+        values = np.ascontiguousarray(np.moveaxis(raw.reshape(last - first, -1, components), -1, 0), np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
             total = values.sum()
         if np.isfinite(total):
@@ -248,11 +249,11 @@ class _Pass:
         return values, bool(np.isnan(values).any())
 
     def _not_finite(self, values: np.ndarray, wrong: np.ndarray, first: int) -> DataValueError:
-        frame = int(np.argmax(wrong.any(axis=(1, 2))))
-        kind = "NaN" if np.isnan(values[frame][wrong[frame]]).any() else "infinity"
+        frame = int(np.argmax(wrong.any(axis=(0, 2))))
+        kind = "NaN" if np.isnan(values[:, frame][wrong[:, frame]]).any() else "infinity"
         trajectory = f"trajectory {self.trajectory}, " if self.field.sample_varying else ""
         place = f"frame {first + frame}" if self.field.time_varying else "constant in time"
-        count = int(wrong[frame].sum())
+        count = int(wrong[:, frame].sum())
         advice = (
             "; if NaN marks points outside the domain, leave them out with nan='omit' (--nan omit)"
             if kind == "NaN"
@@ -260,7 +261,7 @@ class _Pass:
         )
         return DataValueError(
             f"{self.layout.location}: field {self.field.name!r}, {trajectory}{place}: {kind} in {count} of "
-            f"{wrong[frame].size} values{advice}"
+            f"{wrong[:, frame].size} values{advice}"
         )
 
 

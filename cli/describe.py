@@ -72,7 +72,7 @@ def summary_json(card: SimulationCard) -> dict[str, Any]:
 def summary_table(cards: Sequence[SimulationCard], width: int) -> Table:
     """One line for every card; titles and known problems only where `width` columns leave room."""
     wide = width >= _WIDE
-    headers = ["name", "dims", "resolution", "runs", "steps", "size"]
+    headers = ["name", "dims", "resolution", "trajectories", "steps", "size"]
     if wide:
         headers.insert(1, "title")
         headers.append("known problems")
@@ -80,7 +80,7 @@ def summary_table(cards: Sequence[SimulationCard], width: int) -> Table:
     for header, column in zip(headers, table.columns, strict=True):
         column.no_wrap = header in ("name", "title")
         column.overflow = "ellipsis" if header == "title" else "fold"
-        column.justify = "right" if header in ("resolution", "runs", "steps", "size") else "left"
+        column.justify = "right" if header in ("resolution", "trajectories", "steps", "size") else "left"
     for card in cards:
         cells: list[RenderableType] = [
             Text(card.name, style="bold"),
@@ -196,7 +196,7 @@ def _fields(card: SimulationCard) -> RenderableType:
     for field in card.fields:
         remarks = [] if field.varying else ["constant in time"]
         remarks += [] if field.symmetry == "none" else [field.symmetry.replace("_", ", ")]
-        remarks += [] if field.sample_varying else ["one for all runs of a file"]
+        remarks += [] if field.sample_varying else ["one for all trajectories of a file"]
         remarks += [f"varies along {', '.join(field.axes)}"] if field.axes is not None else []
         remarks += [field.description] if field.description else []
         remarks += [f"NaN allowed: {field.nan_mask}"] if field.nan_mask else []
@@ -246,7 +246,7 @@ def _boundaries(card: SimulationCard) -> RenderableType:
 
 def _data(card: SimulationCard) -> RenderableType:
     splits = [
-        f"{name} {split.trajectories if split.trajectories is not None else '?'} runs"
+        f"{name} {split.trajectories if split.trajectories is not None else '?'} trajectories"
         + (f" in {split.files} files" if split.files is not None else "")
         for name, split in card.splits.items()
     ]
@@ -254,7 +254,7 @@ def _data(card: SimulationCard) -> RenderableType:
     published = f" (published: {bytes_text(sizes.published_bytes)})" if sizes.published_bytes else ""
     rows: list[tuple[str, str | None]] = [
         ("collection", card.collection),
-        ("runs", f"{card.trajectories or '?'}: {', '.join(splits)}" if splits else str(card.trajectories or "?")),
+        ("trajectories", f"{card.trajectories or '?'}: {', '.join(splits)}" if splits else str(card.trajectories or "?")),
         ("size", f"{bytes_text(sizes.nominal_bytes)} nominal{published}"),
         ("", sizes.note),
     ]

@@ -97,7 +97,7 @@ def test_info_prints_the_whole_card() -> None:
         "xx xy yx yy",
         "Weissenberg number",
         "no slip",
-        "valid 22 runs in 7 files",
+        "valid 22 trajectories in 7 files",
         "polymathic-ai/viscoelastic_instability",
         "C_xy",
         "CC-BY-4.0",

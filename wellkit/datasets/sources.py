@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from wellkit import catalog
 from wellkit.errors import ArgumentError, DataNotFoundError, UnknownDatasetError, WellkitWarning, did_you_mean
+from wellkit.fetch.hub import HubSource
 from wellkit.settings import data_dir
 from wellkit.storage import list_files, list_folders, locate
 
@@ -26,6 +28,7 @@ class DatasetSource:
     data: str
     statistics: tuple[str, ...]
     given_statistics: bool
+    commit: str | None = None  # of the Hub repository the root lies in
 
 
 def join(base: str, *parts: str) -> str:
@@ -68,12 +71,25 @@ def resolve_source(
         default = (join(root, STATISTICS_FILE),)
     else:
         raise ArgumentError("give path=, or well_dataset_name= (with well_base_path= where it is not downloaded)")
-    if normalization_path is None:
-        return DatasetSource(root, data, default, given_statistics=False)
-    given = os.fspath(normalization_path)
-    if not (os.path.isabs(given) or "://" in given or given.startswith(root)):
-        given = join(root, given)
-    return DatasetSource(root, data, (given,), given_statistics=True)
+    if normalization_path is not None:
+        given = os.fspath(normalization_path)
+        if not (os.path.isabs(given) or "://" in given or given.startswith(root)):
+            given = join(root, given)
+        default = (given,)
+    commit = None
+    if (repository := _HUB_REPOSITORY.match(root)) is not None:
+        # A branch can move while an epoch runs: everything is read from the commit it names now.
+        commit = HubSource(repository["id"]).commit(repository["revision"] or "main")
+        head, pinned = repository[0], f"hf://datasets/{repository['id']}@{commit}"
+        root, data, *candidates = (
+            pinned + place[len(head) :] if place.startswith(head) else place for place in (root, data, *default)
+        )
+        default = tuple(candidates)
+    return DatasetSource(root, data, default, given_statistics=normalization_path is not None, commit=commit)
+
+
+# hf://datasets/OWNER/NAME[@REVISION], the repository part of a location on the Hub.
+_HUB_REPOSITORY = re.compile(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?")
 
 
 def _parent(location: str) -> str:

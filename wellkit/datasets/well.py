@@ -161,6 +161,7 @@ class WellDataset(Described):
             storage_options=storage_options,
         )
         self.data_path = source.data
+        self.commit = source.commit  # what a Hub revision named when the dataset was opened; None off the Hub
         self.well_dataset_name = well_dataset_name
         self.well_split_name = well_split_name
         self.include_filters = list(include_filters)

@@ -8,7 +8,7 @@ attached, and write where they choose.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 from wellkit import __version__
 from wellkit.errors import ArgumentError, DataNotFoundError, HubError, WellkitError
 from wellkit.fetch.plan import FileHash, HashKind, RemoteFile, belongs_to_dataset, check_paths
-from wellkit.fetch.retries import patiently
+from wellkit.fetch.retries import ATTEMPTS, is_transient, patiently
 from wellkit.settings import hub_endpoint, hub_offline
 from wellkit.storage import explain, host_of
 
@@ -58,6 +58,25 @@ class HubSource:
     def __str__(self) -> str:
         return f"{host_of(self.endpoint)}/datasets/{self.repository}"
 
+    def commit(self, revision: str) -> str:
+        """The commit (40 hexadecimal digits) that `revision` names now.
+
+        Raises:
+            HubError: the Hub cannot be reached, is switched off by `$HF_HUB_OFFLINE`, or refuses access.
+            DataNotFoundError: there is no such repository or revision.
+        """
+        if hub_offline():
+            raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
+        with self._telling(revision):
+            api = HfApi(endpoint=self.endpoint)
+            info = patiently(
+                lambda: api.dataset_info(self.repository, revision=revision, timeout=TIMEOUT),
+                attempts=LISTING_ATTEMPTS,
+            )
+        if info.sha is None or not _SHA1.fullmatch(info.sha):
+            raise HubError(f"{self}: the Hub names no commit for revision {revision!r}; check HF_ENDPOINT")
+        return info.sha
+
     def snapshot(self, revision: str) -> Snapshot:
         """Resolve `revision` to a commit and list it.
 
@@ -66,17 +85,8 @@ class HubSource:
             DataNotFoundError: there is no such repository or revision.
             IntegrityError: the listing holds an unsafe path.
         """
-        if hub_offline():
-            raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to download")
+        commit = self.commit(revision)
         with self._telling(revision):
-            api = HfApi(endpoint=self.endpoint)
-            info = patiently(
-                lambda: api.dataset_info(self.repository, revision=revision, timeout=TIMEOUT),
-                attempts=LISTING_ATTEMPTS,
-            )
-            commit = info.sha
-            if commit is None or not _SHA1.fullmatch(commit):
-                raise HubError(f"{self}: the Hub names no commit for revision {revision!r}; check HF_ENDPOINT")
             entries = list(self._entries(commit))
         self._commit = commit
         check_paths((str(entry.get("path", "")) for entry in entries), source=str(self))
@@ -120,6 +130,18 @@ class HubSource:
             headers["Authorization"] = f"Bearer {token}"
         return headers
 
+    def _open(self, address: str) -> Any:
+        """The answer to one request, its body not yet read."""
+        session = get_session()
+        request = session.build_request("GET", address, headers=self._headers(address), timeout=TIMEOUT)
+        response = session.send(request, stream=True, follow_redirects=False)
+        try:
+            hf_raise_for_status(response)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
     def _file(self, entry: dict[str, Any]) -> RemoteFile:
         path, size, lfs = entry["path"], entry.get("size"), entry.get("lfs")
         if isinstance(lfs, dict):
@@ -131,23 +153,34 @@ class HubSource:
         return RemoteFile(path, size, FileHash(kind, value))
 
     @contextmanager
-    def stream(self, file: RemoteFile) -> Iterator[Any]:
+    def stream(self, file: RemoteFile, *, sleep: Callable[[float], None] | None = None) -> Iterator[Any]:
         """The response to a request for the content of `file` at the listed commit, redirects followed.
 
-        Raises whatever the session raises: the caller decides what is worth another try.
+        Each hop is asked again by itself while its failures are transient, so that a busy store does not send the
+        client back to the Hub each time. What breaks once the content flows is the caller's.
+
+        Raises:
+            HubError: a hop failed for good.
+            DataNotFoundError: the commit has no such file.
         """
         address = hf_hub_url(
             self.repository, file.path, repo_type="dataset", revision=self._commit, endpoint=self.endpoint
         )
         for _ in range(_REDIRECTS):
-            with get_session().stream(
-                "GET", address, headers=self._headers(address), timeout=TIMEOUT, follow_redirects=False
-            ) as response:
+            try:
+                response = patiently(partial(self._open, address), sleep=sleep)
+            except Exception as error:
+                told = explain(error, f"{file.path} from {self}", attempts=ATTEMPTS if is_transient(error) else 1)
+                if told is None:
+                    raise
+                raise told from error
+            try:
                 if not response.has_redirect_location:
-                    hf_raise_for_status(response)
                     yield response
                     return
                 address = urljoin(address, response.headers["Location"])
+            finally:
+                response.close()
         raise HubError(f"{self}: {file.path} is redirected more than {_REDIRECTS} times; check HF_ENDPOINT")
 
     @contextmanager

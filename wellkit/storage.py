@@ -242,8 +242,14 @@ def reading(what: str) -> Iterator[None]:
         raise told from error
 
 
-def explain(error: BaseException, what: str) -> WellkitError | None:
-    """The error of ours that says what `error` means for `what`; None where it is no input/output error."""
+def explain(error: BaseException, what: str, *, attempts: int = 1) -> WellkitError | None:
+    """The error of ours that says what `error` means for `what`; None where it is no input/output error.
+
+    Args:
+        error: what a storage or its network library raised.
+        what: what was to be read, and from where.
+        attempts: how often it was tried, told where it was more than once.
+    """
     root = network_error(error)
     what = without_secrets(what)
     if root is None:
@@ -253,6 +259,7 @@ def explain(error: BaseException, what: str) -> WellkitError | None:
             # huggingface_hub's word for an address that names no repository
             return DataNotFoundError(f"{what}: names no repository; write hf://datasets/OWNER/NAME[/FOLDER]")
         return ShardError(f"{what}: cannot be read ({_one_line(error)})") if isinstance(error, OSError) else None
+    tried = f" {attempts} times" if attempts > 1 else ""
     status = http_status(root)
     if status in {404, 410}:
         return DataNotFoundError(f"{what}: not found (HTTP {status})")
@@ -262,8 +269,10 @@ def explain(error: BaseException, what: str) -> WellkitError | None:
             "`hf auth login` or set HF_TOKEN"
         )
     if status is not None:
-        return HubError(f"{what}: the server answered HTTP {status}; try again later")
-    return HubError(f"{what}: cannot be reached ({_one_line(root)}); check the network, proxy settings and HF_ENDPOINT")
+        return HubError(f"{what}: the server answered HTTP {status}{tried}; try again later")
+    return HubError(
+        f"{what}: cannot be reached ({_one_line(root)}){tried}; check the network, proxy settings and HF_ENDPOINT"
+    )
 
 
 def network_error(error: BaseException) -> BaseException | None:

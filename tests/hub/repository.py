@@ -33,9 +33,7 @@ class Blob:
         if not lfs:
             return cls(path, source, len(content), git_blob_id(content), None)
         sha256 = hashlib.sha256(content).hexdigest()
-        pointer = (
-            f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(content)}\n".encode()
-        )
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(content)}\n".encode()
         return cls(path, source, len(content), git_blob_id(pointer), sha256, len(pointer))
 
     @property
@@ -73,10 +71,7 @@ class Repository:
         """
         suffixes = tuple(lfs_suffixes)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        blobs = [
-            Blob.of(path, path.relative_to(folder).as_posix(), lfs=path.name.endswith(suffixes))
-            for path in files
-        ]
+        blobs = [Blob.of(path, path.relative_to(folder).as_posix(), lfs=path.name.endswith(suffixes)) for path in files]
         digest = hashlib.sha1(repr([(blob.path, blob.blob_id) for blob in blobs]).encode())
         digest.update(f"{self.repo_id} {len(self.commits)}".encode())
         commit = digest.hexdigest()

@@ -24,9 +24,7 @@ from tests.hub.faults import Answer, Change, Fault, Request
 from tests.hub.repository import Blob, Repository
 
 _PIECE = 1 << 16
-_API = re.compile(
-    r"/api/datasets/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.+))?$"
-)
+_API = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.+))?$")
 _RESOLVE = re.compile(r"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
 _RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)$")
 
@@ -75,9 +73,7 @@ class LoopbackHub:
         return [
             request
             for request in self.requests
-            if request.method == "GET"
-            and (request.server == "store" or "/resolve/" in request.path)
-            and request.sent
+            if request.method == "GET" and (request.server == "store" or "/resolve/" in request.path) and request.sent
         ]
 
     def __enter__(self) -> Self:
@@ -129,23 +125,16 @@ class LoopbackHub:
             return self._tree(request, repository, commit, unquote(folder))
         wanted = _form(request, body).get("paths", [])
         blobs = repository.commits[commit]
-        folders = [
-            entry
-            for entry in repository.tree(commit, "", recursive=True) or []
-            if entry["type"] == "directory"
-        ]
+        folders = [entry for entry in repository.tree(commit, "", recursive=True) or [] if entry["type"] == "directory"]
         described = [blobs[path].entry() for path in wanted if path in blobs]
         return _json_answer([*described, *(entry for entry in folders if entry["path"] in wanted)])
 
     def _find(self, request: Request, repo_id: str, revision: str) -> tuple[Repository, str] | Answer:
         repository = self.repositories.get(repo_id)
         if repository is None or (
-            repository.token is not None
-            and request.headers.get("authorization") != f"Bearer {repository.token}"
+            repository.token is not None and request.headers.get("authorization") != f"Bearer {repository.token}"
         ):
-            return _refusal(
-                401, "RepoNotFound"
-            )  # the Hub does not tell a missing repository from a private one
+            return _refusal(401, "RepoNotFound")  # the Hub does not tell a missing repository from a private one
         commit = repository.resolve(revision)
         return _refusal(404, "RevisionNotFound") if commit is None else (repository, commit)
 
@@ -198,9 +187,7 @@ class LoopbackHub:
             for blobs in repository.commits.values():
                 for blob in blobs.values():
                     if blob.sha256 == wanted:
-                        return _contents(
-                            request, blob, {"ETag": f'"{blob.sha256}"', "Accept-Ranges": "bytes"}
-                        )
+                        return _contents(request, blob, {"ETag": f'"{blob.sha256}"', "Accept-Ranges": "bytes"})
         return Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
 
 
@@ -235,9 +222,7 @@ def _contents(request: Request, blob: Blob, headers: dict[str, str]) -> Answer:
         start, stop = max(size - int(match["last"]), 0), size
     if start >= stop:
         return Answer(416, {"Content-Range": f"bytes */{size}"})
-    return Answer(
-        206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}, (blob.source, start, stop)
-    )
+    return Answer(206, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}, (blob.source, start, stop))
 
 
 class _Server(ThreadingHTTPServer):
@@ -276,9 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(
-            self.server_name, self.command, unquote(parts.path), dict(parse_qsl(parts.query)), headers
-        )
+        request = Request(self.server_name, self.command, unquote(parts.path), dict(parse_qsl(parts.query)), headers)
         answer = self.answer(request, body)
         request.status = answer.status
         if answer.latency:

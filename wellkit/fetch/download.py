@@ -284,6 +284,13 @@ class _Run:
         return tuple(done.values())
 
     def _carry_out(self, action: Action) -> Action:
+        try:
+            return self._carry_out_unguarded(action)
+        except BaseException:
+            self._stop.set()  # here, so that this thread does not take up the next file before anybody noticed
+            raise
+
+    def _carry_out_unguarded(self, action: Action) -> Action:
         file, target = action.file, self._record.directory / action.file.path
         if action.kind is ActionKind.check:
             found = hash_file(target, file, stopped=self._stop.is_set)

@@ -18,7 +18,9 @@ LONGEST_RETRY_AFTER = 300.0  # a server that wants more is told of as an error i
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 _logger = logging.getLogger(__name__)
-_backoff = tenacity.wait_exponential_jitter(initial=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT)
+BACKOFF: tenacity.wait.wait_base = tenacity.wait_exponential(
+    multiplier=FIRST_WAIT, max=LONGEST_WAIT
+) + tenacity.wait_random(0, FIRST_WAIT)
 Result = TypeVar("Result")
 
 
@@ -43,7 +45,7 @@ def _retry_after(error: BaseException | None) -> float | None:
 
 def _wait(state: tenacity.RetryCallState) -> float:
     asked = _retry_after(state.outcome.exception() if state.outcome else None)
-    return asked if asked is not None else _backoff(state)
+    return asked if asked is not None else BACKOFF(state)
 
 
 def patiently(

@@ -24,8 +24,11 @@ _CAUSES = (
 class Source(Protocol):
     """Where files come from."""
 
-    def stream(self, file: RemoteFile) -> AbstractContextManager[Any]:
-        """The response to a request for all of `file`: `headers` and `iter_bytes(chunk_size)`."""
+    def stream(self, file: RemoteFile, *, sleep: Callable[[float], None] | None = None) -> AbstractContextManager[Any]:
+        """The response to a request for all of `file`: `headers` and `iter_bytes(chunk_size)`.
+
+        `sleep` waits between attempts to get an answer.
+        """
         ...
 
 
@@ -74,7 +77,7 @@ def fetch(
     progress.started(file)
     try:
         with _explaining(file, source):
-            patiently(lambda: _attempt(source, file, partial, progress, stopped), sleep=sleep)
+            patiently(lambda: _attempt(source, file, partial, progress, stopped, sleep), sleep=sleep)
         with telling(target):
             partial.replace(target)
             _sync_folder(target.parent)
@@ -86,7 +89,14 @@ def fetch(
         progress.finished(file)
 
 
-def _attempt(source: Source, file: RemoteFile, partial: Path, progress: Progress, stopped: Callable[[], bool]) -> None:
+def _attempt(
+    source: Source,
+    file: RemoteFile,
+    partial: Path,
+    progress: Progress,
+    stopped: Callable[[], bool],
+    sleep: Callable[[float], None] | None,
+) -> None:
     """Stream all of `file` into `partial` and verify it."""
     hasher = new_hasher(file)
     received = written = 0
@@ -94,7 +104,7 @@ def _attempt(source: Source, file: RemoteFile, partial: Path, progress: Progress
         partial.parent.mkdir(parents=True, exist_ok=True)
         out = partial.open("wb", buffering=0)
     try:
-        with out, source.stream(file) as response:
+        with out, source.stream(file, sleep=sleep) as response:
             _check_headers(response.headers, file, source)
             for piece in response.iter_bytes(_PIECE):
                 if stopped():
@@ -151,11 +161,10 @@ def _explaining(file: RemoteFile, source: Source) -> Iterator[None]:
     except WellkitError:
         raise
     except Exception as error:
-        told = explain(error, f"{file.path} from {source}")
+        attempts = ATTEMPTS if is_transient(error) else 1
+        told = explain(error, f"{file.path} from {source}", attempts=attempts)
         if told is None:
             raise
-        if is_transient(error):
-            told = type(told)(f"{told} (asked {ATTEMPTS} times); complete files are kept: run it again to go on")
         raise told from error
 
 

@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wellkit import augmentation, catalog, metrics
     from wellkit.datasets.delta import DeltaWellDataset
     from wellkit.datasets.well import WellDataset
     from wellkit.fetch.download import download

@@ -14,7 +14,6 @@ from wellkit.fetch.plan import FileHash, RemoteFile
 from wellkit.fetch.retries import ATTEMPTS, is_transient, patiently
 from wellkit.storage import explain
 
-_PIECE = 1 << 20
 _CAUSES = (
     "likely causes: a damaged transfer, a proxy or cache that alters files, or files changed at the source; "
     "run the command again"
@@ -25,7 +24,7 @@ class Source(Protocol):
     """Where files come from."""
 
     def stream(self, file: RemoteFile, *, sleep: Callable[[float], None] | None = None) -> AbstractContextManager[Any]:
-        """The response to a request for all of `file`: `headers` and `iter_bytes(chunk_size)`.
+        """The response to a request for all of `file`: `headers` and `iter_bytes()`.
 
         `sleep` waits between attempts to get an answer.
         """
@@ -106,7 +105,7 @@ def _attempt(
     try:
         with out, source.stream(file, sleep=sleep) as response:
             _check_headers(response.headers, file, source)
-            for piece in response.iter_bytes(_PIECE):
+            for piece in response.iter_bytes():
                 if stopped():
                     raise Interrupted(f"{file.path}: download interrupted")
                 received += len(piece)

@@ -87,6 +87,10 @@ class TrainingError(WellkitError, RuntimeError):
     """Training cannot start or go on (diverged, no data, checkpoint unusable)."""
 
 
+class GenerationError(WellkitError, RuntimeError):
+    """A simulation could not be carried to its end (a worker process died)."""
+
+
 class MissingDependencyError(WellkitError, ImportError):
     """An optional library is needed for what was asked."""
 

@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 
 from wellkit.settings import cache_dir
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = Callable[..., Any]
+_config: Any = numba.config
 
 # What a compiler may assume: sums may be reordered and fused, but NaN and infinity keep their meaning, so that a
 # run that went wrong is seen.
@@ -47,17 +48,15 @@ def compiled_folder() -> Path | None:
 def kernel(function: Function) -> Function:
     """Compile a function on its first call; never parallel: trajectories are what runs side by side."""
     folder = compiled_folder()
-    others = numba.config.CACHE_DIR
+    others = _config.CACHE_DIR
     if folder is not None:
-        numba.config.CACHE_DIR = str(folder)
+        _config.CACHE_DIR = str(folder)
     try:
-        return numba.njit(  # type: ignore[no-any-return]
-            function, nogil=True, cache=folder is not None, fastmath=_RELAXED, error_model="numpy"
-        )
+        return numba.njit(function, nogil=True, cache=folder is not None, fastmath=_RELAXED, error_model="numpy")
     finally:
-        numba.config.CACHE_DIR = others
+        _config.CACHE_DIR = others
 
 
 def inlined(function: Function) -> Function:
     """Compile a function of scalars into its callers, so that their loops become vector code."""
-    return numba.njit(function, inline="always", fastmath=_RELAXED, error_model="numpy")  # type: ignore[no-any-return]
+    return numba.njit(function, inline="always", fastmath=_RELAXED, error_model="numpy")

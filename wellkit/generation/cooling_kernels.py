@@ -46,7 +46,7 @@ def cool(state, temperature, span, gamma, cold, hot):  # type: ignore[no-untyped
         Energy radiated, summed over cells.
     """
     scale = 1.0 / (np.sqrt(hot) - np.sqrt(cold)) ** 2
-    n = max(1, int(ceil(span / _LONGEST)))
+    n = max(1, ceil(span / _LONGEST))
     h = span / n
     total = 0.0
     for i in range(state.shape[1]):

@@ -102,6 +102,7 @@ def plan_rollouts(
     max_steps: int | None = None,
     trajectories: Sequence[int] | None = None,
     memory: int = MEMORY,
+    grid: bool = False,
 ) -> RolloutPlan:
     """Cut the rollouts of a split into pieces that fit into `memory` bytes.
 
@@ -109,6 +110,7 @@ def plan_rollouts(
         batch_size: trajectories side by side, at most.
         max_steps: longest rollout; None for whole trajectories.
         trajectories: which ones; None for all.
+        grid: whether the plan's dataset delivers coordinates and times.
 
     Raises:
         WindowError: a trajectory has no step beyond its inputs.
@@ -133,7 +135,7 @@ def plan_rollouts(
             groups[-1] = (*groups[-1], trajectory)
         else:
             groups.append((trajectory,))
-    opened = open_split(dataset, data, split, n_steps_input=n_steps_input, n_steps_output=piece, warn=False)
+    opened = open_split(dataset, data, split, n_steps_input=n_steps_input, n_steps_output=piece, warn=False, grid=grid)
     return RolloutPlan(opened, lengths, tuple(groups), piece)
 
 

@@ -29,8 +29,9 @@ def open_split(
     n_steps_output: int = 1,
     normalization: Normalization = "none",
     warn: bool = True,
+    grid: bool = False,
 ) -> WellDataset:
-    """One split as torch tensors, without grids and boundary codes, which no model here uses.
+    """One split as torch tensors, without boundary codes, which no model here uses.
 
     Args:
         dataset: name of the dataset.
@@ -39,6 +40,7 @@ def open_split(
         n_steps_input, n_steps_output: steps of a window.
         normalization: "none" gives fields in physical units.
         warn: tell of known faults of published data.
+        grid: deliver coordinates, and times as they are stored.
 
     Raises:
         WellkitError: as `WellDataset` does.
@@ -51,7 +53,8 @@ def open_split(
         n_steps_output=n_steps_output,
         use_normalization=normalization != "none",
         normalization_type=None if normalization == "none" else normalization,
-        return_grid=False,
+        return_grid=grid,
+        normalize_time_grid=False,
         boundary_return_type=None,
         errata="warn" if warn else "keep",
     )

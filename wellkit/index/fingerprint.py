@@ -1,0 +1,52 @@
+"""Whether a file is still the one that was indexed: its size and a hash of its first and last bytes.
+
+HDF5 keeps the superblock, and writers put the first groups and attributes, at the beginning; what is appended
+last lies at the end. A change of values in the middle that leaves size, beginning and end alone is not seen: it
+moves no chunk, and `wellkit index --check` finds it where it touches a small array that the index holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from wellkit.errors import DataNotFoundError, ShardError
+
+HEAD = 64 << 10
+TAIL = 4 << 10
+LENGTH = 16  # bytes of a fingerprint
+
+
+def fingerprint(path: str | os.PathLike[str]) -> tuple[int, bytes]:
+    """Size in bytes of the file at `path`, and its fingerprint.
+
+    Raises:
+        DataNotFoundError: there is no such file.
+        ShardError: it is no regular file, or cannot be read.
+    """
+    where = os.fspath(path)
+    try:
+        descriptor = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"{where}: no such file") from error
+    except OSError as error:
+        raise ShardError(f"{where}: cannot be read ({error.strerror or error}); check its permissions") from error
+    try:
+        return fingerprint_of(descriptor, where)
+    finally:
+        os.close(descriptor)
+
+
+def fingerprint_of(descriptor: int, where: str) -> tuple[int, bytes]:
+    """As `fingerprint`, of an open file; `where` is its name for messages. Moves no file position."""
+    try:
+        size = os.fstat(descriptor).st_size
+        hasher = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=LENGTH)
+        hasher.update(os.pread(descriptor, HEAD, 0))
+        if size > HEAD:
+            hasher.update(os.pread(descriptor, TAIL, max(HEAD, size - TAIL)))
+    except IsADirectoryError as error:
+        raise ShardError(f"{where}: is a folder, not an HDF5 file") from error
+    except OSError as error:
+        raise ShardError(f"{where}: cannot be read ({error.strerror or error})") from error
+    return size, hasher.digest()

@@ -11,7 +11,7 @@ import pytest
 
 import wellkit
 from tests.hub.dataset import REPOSITORY, SHARDS, dataset_of, tree_of, write_tree
-from tests.hub.faults import corrupted, html_page, shortened, truncated, unavailable
+from tests.hub.faults import Answer, corrupted, html_page, shortened, truncated, unavailable
 from tests.hub.server import LoopbackHub
 from wellkit.errors import (
     ArgumentError,
@@ -26,6 +26,7 @@ from wellkit.errors import (
 )
 from wellkit.fetch import disk
 from wellkit.fetch.plan import RemoteFile
+from wellkit.fetch.retries import ATTEMPTS
 
 
 def fail(to: Path, error: type[WellkitError], match: str, **options: object) -> WellkitError:
@@ -162,8 +163,8 @@ def test_broken_connections_are_ridden_out(hub: LoopbackHub, published: Path, tm
 
 def test_a_connection_that_always_breaks_is_an_error(hub: LoopbackHub, published: Path, tmp_path: Path) -> None:
     hub.fault(truncated(40_000), server="store", path=".", times=None)
-    fail(tmp_path, HubError, "waves_k_0.hdf5 from .*cannot be reached.* 6 times; check the network")
-    assert len(hub.fetches()) == 6 + 1  # and the statistics
+    fail(tmp_path, HubError, rf"waves_k_0\.hdf5 from .*cannot be reached.* {ATTEMPTS} times; check the network")
+    assert len(hub.fetches()) == ATTEMPTS + 1  # and the statistics
 
 
 def test_a_body_of_the_wrong_length_is_never_saved(hub: LoopbackHub, published: Path, tmp_path: Path) -> None:
@@ -182,10 +183,13 @@ def test_a_web_page_instead_of_a_file_is_never_saved(
 
 
 def test_a_storm_of_503_is_ridden_out(hub: LoopbackHub, published: Path, tmp_path: Path) -> None:
-    hub.fault(unavailable(503, retry_after=0), every=2)
-    report = wellkit.download(REPOSITORY, tmp_path)
+    fault = hub.fault(unavailable(503, retry_after=0), every=2)
+    report = wellkit.download(REPOSITORY, tmp_path / "one", jobs=1)
     assert tree_of(report.directory) == dataset_of(published)
-    assert sum(request.status == 503 for request in hub.requests) >= 5
+    assert sum(request.status == 503 for request in hub.requests) >= SHARDS
+    fault.every = 3
+    report = wellkit.download(REPOSITORY, tmp_path / "many")
+    assert tree_of(report.directory) == dataset_of(published)
 
 
 def test_retry_after_is_obeyed_and_never_for_an_hour(
@@ -224,6 +228,24 @@ def test_a_listing_without_size_or_hash_is_refused(
 ) -> None:
     hub.repositories[REPOSITORY].extra_entries.append(entry)
     fail(tmp_path, HubError, "no usable size and hash for data/train/x.hdf5")
+
+
+@pytest.mark.parametrize("path", ["/revision/", "/tree/"])
+@pytest.mark.parametrize("content", [None, b"[]", b"{}", b"null", b'["text"]', b"{"])
+def test_answers_that_are_not_the_hubs(
+    hub: LoopbackHub, published: Path, tmp_path: Path, path: str, content: bytes | None
+) -> None:
+    def change(answer: Answer) -> None:
+        if content is None:
+            html_page(answer)
+        else:
+            answer.content = content
+
+    hub.fault(change, path=path)
+    if (path, content) == ("/tree/", b"[]"):
+        fail(tmp_path, DataNotFoundError, "Well's layout")
+    else:
+        fail(tmp_path, HubError, "check HF_ENDPOINT")
 
 
 def test_an_unwritable_target(published: Path, tmp_path: Path) -> None:

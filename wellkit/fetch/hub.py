@@ -206,6 +206,10 @@ class HubSource:
             ) from error
         except HFValidationError as error:
             raise ArgumentError(f"{self.repository!r} is no repository name; write OWNER/NAME") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # huggingface_hub reading what is no JSON
+            raise HubError(
+                f"{self}: the answer is not the Hub's; check HF_ENDPOINT, and that no proxy or login page is between"
+            ) from error
         except Exception as error:
             told = explain(error, str(self))
             if told is None:

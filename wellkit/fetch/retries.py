@@ -11,7 +11,7 @@ import tenacity
 from wellkit.errors import WellkitError
 from wellkit.storage import http_status, network_error
 
-ATTEMPTS = 6
+ATTEMPTS = 10  # with these waits about a minute and a half without an answer
 FIRST_WAIT = 0.5  # seconds; doubles
 LONGEST_WAIT = 20.0
 LONGEST_RETRY_AFTER = 300.0  # a server that wants more is told of as an error instead of a silent hour

@@ -31,6 +31,7 @@ class Answer:
     content: bytes | tuple[Path, int, int] = b""
     stop_after: int | None = None  # close the connection after this many bytes of the body
     reset: bool = False  # and do it with a reset instead of an orderly end
+    announced: bool = True  # without it no Content-Length: the body lasts until the connection ends
     flip_at: int | None = None  # invert the byte at this offset of the file
     latency: float = 0.0  # seconds before the first byte
     bytes_per_second: float | None = None
@@ -121,6 +122,15 @@ def shortened(by: int) -> Change:
         else:
             path, start, stop = answer.content
             answer.content = (path, start, stop - by)
+
+    return change
+
+
+def unannounced(content: bytes) -> Change:
+    """Another body without a length, as servers that speak HTTP/1.0 send it."""
+
+    def change(answer: Answer) -> None:
+        answer.content, answer.announced = content, False
 
     return change
 

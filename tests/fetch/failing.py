@@ -1,0 +1,23 @@
+"""A download that has to fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import wellkit
+from tests.hub.dataset import REPOSITORY, tree_of
+from wellkit.errors import WellkitError
+
+
+def fail(to: Path, error: type[WellkitError], match: str, **options: object) -> WellkitError:
+    """Download and expect one line of an error, and no file that was not there before."""
+    before = tree_of(to)
+    with pytest.raises(error, match=match) as caught:
+        wellkit.download(REPOSITORY, to, jobs=1, **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    after = tree_of(to)
+    assert [path for path in after if path.endswith(".partial")] == []
+    assert {path: content for path, content in after.items() if path in before} == before
+    return caught.value

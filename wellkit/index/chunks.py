@@ -155,8 +155,7 @@ def _check_user_block(dataset: h5py.Dataset, position: np.ndarray, offset: int, 
 
 def _at_edge(dataset: h5py.Dataset, positions: np.ndarray) -> np.ndarray:
     """Which chunks reach beyond the array, bool, axes (chunk)."""
-    beyond: np.ndarray = positions + np.array(dataset.chunks) > np.array(dataset.shape)
-    return beyond.any(axis=1)
+    return np.asarray(np.any(positions + np.array(dataset.chunks) > np.array(dataset.shape), axis=1))
 
 
 def _edges_unfiltered(

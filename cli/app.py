@@ -21,6 +21,7 @@ COMMANDS = (
     "download",
     "generate",
     "stats",
+    "index",
     "train",
     "evaluate",
     "leaderboard",

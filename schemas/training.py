@@ -129,7 +129,7 @@ class CheckpointRecord(Document):
     dim_out: int
     config: TrainConfig
     dataset: DatasetIdentity
-    statistics: StatisticsUsed | None
+    statistics: StatisticsUsed | None = None
     epoch: int = Field(description="epochs finished")
     step: int
     train_loss: Score

@@ -119,9 +119,7 @@ def test_compat_equals_the_formulas_of_the_well() -> None:
     squared = ((x - y) ** 2).mean(dims)
     variance = y.std(dims) ** 2
     flat_x, flat_y = x.flatten(-3, -2), y.flatten(-3, -2)
-    covariance = ((flat_x - flat_x.mean(-2, keepdim=True)) * (flat_y - flat_y.mean(-2, keepdim=True))).mean(
-        -2
-    )
+    covariance = ((flat_x - flat_x.mean(-2, keepdim=True)) * (flat_y - flat_y.mean(-2, keepdim=True))).mean(-2)
     expected = {
         "mse": squared,
         "rmse": squared.sqrt(),
@@ -159,9 +157,7 @@ def test_integers_do_not_wrap() -> None:
     y = np.array([[0, 200], [10, 250]], dtype=np.uint8)[..., None]
     x = np.array([[5, 190], [10, 255]], dtype=np.uint8)[..., None]  # errors 5, -10, 0, 5: MSE 150 / 4
     assert metrics.mse(x, y, n_spatial_dims=2)[0] == pytest.approx(37.5)
-    assert float(metrics.mse(torch.from_numpy(x), torch.from_numpy(y), n_spatial_dims=2)[0]) == pytest.approx(
-        37.5
-    )
+    assert float(metrics.mse(torch.from_numpy(x), torch.from_numpy(y), n_spatial_dims=2)[0]) == pytest.approx(37.5)
 
 
 @pytest.mark.parametrize("convert", [as_numpy64, as_torch32])

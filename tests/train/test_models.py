@@ -23,7 +23,7 @@ from wellkit.train.models.fno import SpectralConvolutions
 from wellkit.train.models.unet_convnext import ChannelNorm
 
 TINY: dict[str, dict[str, int]] = {
-    "fno": {"modes1": 4, "modes2": 4, "modes3": 4, "hidden_channels": 6},
+    "fno": {"modes1": 4, "modes2": 4, "modes3": 4, "hidden_channels": 6, "lifting_channels": 8},
     "unet_convnext": {"stages": 2, "blocks_per_stage": 1, "init_features": 4},
 }
 
@@ -213,6 +213,8 @@ def test_model_arguments_are_those_beside_the_data() -> None:
         "modes2": 16,
         "modes3": 16,
         "hidden_channels": 128,
+        "lifting_channels": 256,
+        "projection_channels": 256,
         "gradient_checkpointing": False,
     }
 

@@ -34,6 +34,22 @@ from wellkit.benchmark.panels import (
 from wellkit.frameworks import require
 
 
+def check_pictures(*, png: str | os.PathLike[str] | None = None, gif: str | os.PathLike[str] | None = None) -> None:
+    """Find out before a long evaluation that its pictures could not be written.
+
+    Raises:
+        ArgumentError: a file name that is not `.png` or `.gif`.
+        MissingDependencyError: matplotlib or pillow is not installed.
+    """
+    if png is not None or gif is not None:
+        require("matplotlib", extra="train", purpose="drawing pictures")
+        require("PIL.Image", extra="train", purpose="drawing pictures")
+    if png is not None:
+        check_target(png, ".png")
+    if gif is not None:
+        check_target(gif, ".gif")
+
+
 def draw_rollout(
     example: RolloutExample,
     path: str | os.PathLike[str],

@@ -111,8 +111,6 @@ def train(
     report_progress = progress or silent
     check_model_arguments(config.model, config.model_arguments)
     device = choose_device(config.device)
-    run = _make_run_folder(Path(to), config, overwrite)
-
     training = open_split(
         config.dataset,
         config.data,
@@ -142,6 +140,7 @@ def train(
     predictor = Network(model, normalization_of(statistics), nan_fill=allowed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
+    run = _make_run_folder(Path(to), config, overwrite)
     clock = _Clock(config, len(batches))
     best, best_epoch, epoch = math.inf, 0, 0
     with _full_float32():
@@ -290,11 +289,12 @@ def _loss(model: nn.Module, batch: Batch, nan_fill: Tensor | None) -> Tensor:
     for step in range(batch.outputs.shape[1]):
         predicted = next_normalized(model, window, batch.constants)
         target = batch.outputs[:, step]
-        squared = (predicted - target).square()
         if nan_fill is None:
-            losses.append(squared.mean())
+            losses.append((predicted - target).square().mean())
         else:
+            # NaN must be gone before the difference: its gradient would be NaN even behind a mask.
             inside = ~target.isnan()
+            squared = (predicted - target.masked_fill(~inside, 0.0)).square()
             losses.append(squared.masked_fill(~inside, 0.0).sum() / inside.sum())
         window = advance(window, predicted)
     return torch.stack(losses).mean()

@@ -131,14 +131,23 @@ class FNOCore(nn.Module):
     """Lifting -> blocks -> projection, in the published module tree."""
 
     def __init__(
-        self, dim_in: int, dim_out: int, channels: int, n_modes: Sequence[int], n_layers: int, recompute: bool
+        self,
+        dim_in: int,
+        dim_out: int,
+        n_modes: Sequence[int],
+        *,
+        channels: int,
+        lifting: int,
+        projection: int,
+        n_layers: int,
+        recompute: bool,
     ) -> None:
         super().__init__()
         dims = len(n_modes)
         self.recompute = recompute
         self.fno_blocks = FNOBlocks(channels, n_modes, n_layers)
-        self.lifting = PointwiseMLP(dim_in, 256, channels, dims)
-        self.projection = PointwiseMLP(channels, 256, dim_out, dims)
+        self.lifting = PointwiseMLP(dim_in, lifting, channels, dims)
+        self.projection = PointwiseMLP(channels, projection, dim_out, dims)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.lifting(x)
@@ -162,6 +171,9 @@ class FNO(nn.Module):
         modes1, modes2, modes3: Fourier modes kept per axis, counting both signs (the last axis keeps m // 2 +
             1).
         hidden_channels: width of the blocks.
+        lifting_channels, projection_channels: width between the two pointwise layers before and after the
+            blocks; they work on every grid point, so that on a CPU a narrow model spends most of its time
+            there.
         gradient_checkpointing: recompute blocks in the backward pass: less memory, about a third more time.
     """
 
@@ -175,19 +187,31 @@ class FNO(nn.Module):
         modes2: int = 16,
         modes3: int = 16,
         hidden_channels: int = 128,
+        lifting_channels: int = 256,
+        projection_channels: int = 256,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if n_spatial_dims not in _CONVOLUTIONS:
             raise ArgumentError(f"fno: n_spatial_dims={n_spatial_dims}; it works in 1, 2 or 3 dimensions")
         n_modes = (modes1, modes2, modes3)[:n_spatial_dims]
-        if min(*n_modes, hidden_channels, dim_in, dim_out) < 1:
+        if min(*n_modes, hidden_channels, lifting_channels, projection_channels, dim_in, dim_out) < 1:
             raise ArgumentError(
-                f"fno: modes {n_modes}, hidden_channels={hidden_channels}, channels {dim_in} -> {dim_out}; "
+                f"fno: modes {n_modes}, hidden_channels={hidden_channels}, lifting_channels={lifting_channels}, "
+                f"projection_channels={projection_channels}, channels {dim_in} -> {dim_out}; "
                 "all of them must be at least 1"
             )
         self.spatial_resolution = tuple(spatial_resolution)
-        self.model = FNOCore(dim_in, dim_out, hidden_channels, n_modes, 4, gradient_checkpointing)
+        self.model = FNOCore(
+            dim_in,
+            dim_out,
+            n_modes,
+            channels=hidden_channels,
+            lifting=lifting_channels,
+            projection=projection_channels,
+            n_layers=4,
+            recompute=gradient_checkpointing,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)  # type: ignore[no-any-return]

@@ -1,0 +1,161 @@
+"""`wellkit train`, `evaluate` and `leaderboard` as a user meets them: a process, two streams, an exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.train.advection import NAME, make_advection
+from wellkit.cli.app import main
+
+_SMALL = ("--set", "model_arguments.hidden_channels=6", "--set", "model_arguments.lifting_channels=8")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: exit status and both streams."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Command:
+    """Runs `wellkit` in this process: importing torch anew for every command would take most of the time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> Done:
+        self._monkeypatch.setattr(sys, "argv", ["wellkit", *map(str, arguments)])
+        self._capsys.readouterr()
+        status: Any = 0
+        try:
+            main()
+        except SystemExit as exit:
+            status = exit.code or 0
+        out, err = self._capsys.readouterr()
+        return Done(status, out, err)
+
+    def told(self, *arguments: object) -> Any:
+        """What the command prints as JSON."""
+        done = self(*arguments, "--format", "json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def refused(self, *arguments: object) -> str:
+        """The one line of a known failure."""
+        done = self(*arguments)
+        assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+
+@pytest.fixture
+def wellkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_advection(tmp_path_factory.mktemp("advection"), trajectories=(2, 1, 2))
+
+
+def test_from_training_to_the_board(base: Path, tmp_path: Path, wellkit: Command) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(f'schema = "wellkit/train-config/1"\ndataset = "{NAME}"\nepochs = 9\nseed = 2\n')
+    report = wellkit.told("train", "--config", config, "--data", base, "--epochs", 2, "--to", tmp_path / "run", *_SMALL)
+    assert (report["epochs"], report["seed"], report["dataset"]) == (2, 2, NAME)
+
+    table = wellkit(
+        "evaluate", tmp_path / "run", "--out", tmp_path / "fno.json",
+        "--picture", tmp_path / "a.png", "--gif", tmp_path / "a.gif", "--field", "tracer",
+    )  # fmt: skip
+    assert table.returncode == 0, table.stderr
+    assert [line.split()[0] for line in table.stdout.splitlines() if line[1:2].isalpha()][-4:] == [
+        "tracer",
+        "velocity_x",
+        "velocity_y",
+        "mean",
+    ]
+    assert "12 windows" in table.stderr
+    with Image.open(tmp_path / "a.png") as png, Image.open(tmp_path / "a.gif") as gif:
+        assert (png.format, gif.format) == ("PNG", "GIF")
+
+    result = wellkit.told(
+        "evaluate", "persistence", "--dataset", NAME, "--data", base, "--out", tmp_path / "persistence.json"
+    )
+    assert result == json.loads((tmp_path / "persistence.json").read_text())
+    assert result["protocol"]["eps"] == 1e-7
+
+    board = tmp_path / "board.jsonl"
+    files = (tmp_path / "fno.json", tmp_path / "persistence.json")
+    assert len(wellkit.told("leaderboard", "add", *files, "--board", board)["new"]) == 2
+    assert len(wellkit.told("leaderboard", "add", *files, "--board", board)["replaced"]) == 2
+    (group,) = wellkit.told("leaderboard", "show", "--board", board)
+    assert {row["model"]: row["baseline"] for row in group["rows"]} == {"fno": False, "persistence": True}
+    shown = wellkit("leaderboard", "show", "--board", board)
+    assert "persistence (baseline)" in shown.stdout
+    assert f"{result['one_step']['mean']:.4g}" in shown.stdout
+
+
+def test_training_tells_of_every_epoch_on_stderr(base: Path, tmp_path: Path, wellkit: Command) -> None:
+    done = wellkit("train", NAME, "--data", base, "--epochs", 2, "--to", tmp_path / "run", *_SMALL)
+    assert done.returncode == 0
+    assert "best validation VRMSE" in done.stdout
+    for epoch in (1, 2):
+        assert f"epoch {epoch}: training loss" in done.stderr
+    assert "wellkit evaluate" in done.stderr
+
+
+def test_bad_input_is_one_line(base: Path, tmp_path: Path, wellkit: Command) -> None:
+    to = ("--data", base, "--to", tmp_path / "run")
+    assert "Did you mean learning_rate" in wellkit.refused("train", NAME, *to, "--set", "lerning_rate=1")
+    assert "Did you mean fno" in wellkit.refused("train", NAME, *to, "--model", "fnoo")
+    assert "no such folder" in wellkit.refused("train", "advektion", *to)
+    assert "not divisible" in wellkit.refused(
+        "train", NAME, *to, "--model", "unet_convnext", "--set", "model_arguments.stages=5"
+    )
+    (tmp_path / "file").write_text("")
+    assert "cannot make run folder" in wellkit.refused("train", NAME, "--data", base, "--to", tmp_path / "file" / "run")
+    assert "no such run or checkpoint folder" in wellkit.refused("evaluate", tmp_path / "nothing")
+    (tmp_path / "model.pt").write_bytes(b"")
+    assert "pickle files are refused" in wellkit.refused("evaluate", tmp_path / "model.pt")
+    assert "must end in .png" in wellkit.refused("evaluate", "mean", "--dataset", NAME, "--picture", tmp_path / "a.jpg")
+    assert "no such leaderboard" in wellkit.refused("leaderboard", "show", "--board", tmp_path / "none.jsonl")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("train",), ("evaluate",), ("leaderboard", "add"), ("leaderboard", "show", "x"), ("train", "--epoch")]
+)
+def test_wrong_usage_is_status_two(arguments: tuple[str, ...], wellkit: Command) -> None:
+    assert wellkit(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize("command", [("train",), ("evaluate",), ("leaderboard", "add"), ("leaderboard", "show")])
+def test_help_ends_with_an_example(command: tuple[str, ...], wellkit: Command) -> None:
+    done = wellkit(*command, "--help")
+    assert done.returncode == 0
+    assert f"Example: wellkit {' '.join(command)} " in " ".join(done.stdout.split())
+    assert "--format" in done.stdout
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys\nsys.argv = ['wellkit', 'train', '--help']\n"
+        "from wellkit.cli.app import main\ntry:\n    main()\n"
+        "finally:\n    sys.stderr.write('torch' if 'torch' in sys.modules else 'light')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr == "light"

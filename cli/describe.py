@@ -254,7 +254,10 @@ def _data(card: SimulationCard) -> RenderableType:
     published = f" (published: {bytes_text(sizes.published_bytes)})" if sizes.published_bytes else ""
     rows: list[tuple[str, str | None]] = [
         ("collection", card.collection),
-        ("trajectories", f"{card.trajectories or '?'}: {', '.join(splits)}" if splits else str(card.trajectories or "?")),
+        (
+            "trajectories",
+            f"{card.trajectories or '?'}: {', '.join(splits)}" if splits else str(card.trajectories or "?"),
+        ),
         ("size", f"{bytes_text(sizes.nominal_bytes)} nominal{published}"),
         ("", sizes.note),
     ]

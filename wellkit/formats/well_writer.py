@@ -14,7 +14,6 @@ A file gets its name only when it is whole: until then it lies beside it under a
 from __future__ import annotations
 
 import errno
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ import h5py
 import numpy as np
 
 from wellkit.errors import ArgumentError, StorageError
+from wellkit.formats.hdf5_stream import HdfStream
 
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -168,7 +168,7 @@ def write_well_shard(
 class WellShardWriter:
     """A shard being written: fills fields a trajectory at a time."""
 
-    def __init__(self, file: h5py.File, shard: WellShard, stream: _Stream, path: Path) -> None:
+    def __init__(self, file: h5py.File, shard: WellShard, stream: HdfStream, path: Path) -> None:
         self._file = file
         self._stream = stream
         self._path = path
@@ -197,7 +197,7 @@ class WellShardWriter:
             if array.shape != wanted:
                 raise ArgumentError(f"field {name!r} of a trajectory has shape {array.shape}; expected {wanted}")
             stored[index if of.sample_varying else ()] = np.asarray(array, dtype=np.float32)
-            self._stream.check(self._path)
+            _check_written(self._stream, self._path)
 
 
 @contextmanager
@@ -230,7 +230,7 @@ def create_well_shard(
     paging: dict[str, Any] = {} if page_size is None else {"fs_strategy": "page", "fs_page_size": page_size}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        stream = _Stream(partial)
+        stream = HdfStream(partial)
     except OSError as error:
         raise storage_error(target, error) from error
     try:
@@ -239,59 +239,25 @@ def create_well_shard(
                 _write_frame(file, shard)
                 _write_fields(file, shard, chunks, compression)
                 yield WellShardWriter(file, shard, stream, target)
-            stream.check(target)
-        os.replace(partial, target)
+            _check_written(stream, target)
+        try:
+            os.replace(partial, target)
+        except OSError as error:
+            raise storage_error(target, error) from error
     finally:
         with suppress(OSError):
             partial.unlink()
-
-
-class _Stream(io.FileIO):
-    """A file for HDF5 to write to that never lets HDF5 see a failed write.
-
-    libhdf5 does not survive a full disk: handles stay open, and the process may crash when it exits. So the
-    first failure is kept here, later writes are swallowed, HDF5 closes in peace, and `check` tells what happened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "w+")
-        self.failure: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        written = 0
-        while self.failure is None and written < len(view):
-            try:
-                written += super().write(view[written:]) or 0
-            except OSError as error:
-                self.failure = error
-        return len(view)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.failure = self.failure or error
-            return size or 0
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        count = super().readinto(view) or 0
-        if self.failure is not None:
-            view[count:] = bytes(len(view) - count)  # what was swallowed reads as zeros
-            return len(view)
-        return count
-
-    def check(self, target: Path) -> None:
-        """Raise StorageError if a write has failed."""
-        if self.failure is not None:
-            raise storage_error(target, self.failure) from self.failure
 
 
 def storage_error(path: str | os.PathLike[str], error: OSError) -> StorageError:
     """The one-line form of an operating system's refusal to write `path`."""
     reason = _FULL.get(error.errno or 0) or (os.strerror(error.errno) if error.errno else str(error))
     return StorageError(f"cannot write {os.fspath(path)}: {reason}; free space there or choose another target")
+
+
+def _check_written(stream: HdfStream, target: Path) -> None:
+    if stream.failure is not None:
+        raise storage_error(target, stream.failure) from stream.failure
 
 
 def _check(path: Path, shard: WellShard) -> None:

@@ -84,7 +84,8 @@ def cases(tree: Path) -> dict[str, dict[str, Any]]:
     add("renamed", name_override="other")
     add("statistics elsewhere", normalization="zscore", normalization_path=str(tree / "stats.yaml"))
     base_path = {"well_base_path": str(tree.parent), "well_dataset_name": "dummy"}
-    (tree.parent / "dummy").exists() or (tree.parent / "dummy").symlink_to(tree)
+    if not (tree.parent / "dummy").exists():
+        (tree.parent / "dummy").symlink_to(tree)  # the_well takes no other name that is not one of its own
     add("base path", normalization="zscore", **base_path)
     found["base path"]["arguments"].pop("path")
     return found

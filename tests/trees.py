@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -108,9 +109,9 @@ def make_tree(
     files: int = 2,
     steps: tuple[int, ...] = (7,),
     splits: tuple[str, ...] = ("train", "valid", "test"),
-    chunks: bool | None = None,
+    chunks: Literal[True] | None = None,
     compression: str | None = None,
-    **shard: object,
+    **shard: Any,
 ) -> Path:
     """`root/name/data/<split>/*.hdf5` and stats.yaml; file i has `steps[i % len(steps)]` frames. Returns root/name."""
     tree = root / name
@@ -119,7 +120,7 @@ def make_tree(
         folder = tree / "data" / split
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(files):
-            made = make_shard(name, steps=steps[number % len(steps)], seed=10 * split_number + number, **shard)  # type: ignore[arg-type]
+            made = make_shard(name, steps=steps[number % len(steps)], seed=10 * split_number + number, **shard)
             write_well_shard(folder / f"{name}_part_{number}.hdf5", made, chunks=chunks, compression=compression)
             for field in made.fields:
                 assert field.values is not None

@@ -23,8 +23,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def open_dataset(tree: Path, **arguments: Any) -> wellkit.WellDataset:
-    arguments = {"path": tree, "well_split_name": "train", "framework": "numpy"} | arguments
-    return wellkit.WellDataset(**arguments)
+    defaults: dict[str, Any] = {"path": tree, "well_split_name": "train", "framework": "numpy"}
+    return wellkit.WellDataset(**(defaults | arguments))
 
 
 def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:

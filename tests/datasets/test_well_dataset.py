@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -306,8 +306,8 @@ def test_kept_constants_cannot_be_spoiled(tree: Path) -> None:
 @pytest.mark.parametrize("persistent", [False, True])
 def test_torch_loader_workers_give_the_same_batches(tree: Path, method: str, persistent: bool) -> None:
     data = dataset(tree, framework="torch", use_normalization=True, min_dt_stride=1, max_dt_stride=3)
-    loader = torch.utils.data.DataLoader(
-        data, batch_size=5, num_workers=2, multiprocessing_context=method, persistent_workers=persistent
+    loader: torch.utils.data.DataLoader[dict[str, torch.Tensor]] = torch.utils.data.DataLoader(
+        cast(Any, data), batch_size=5, num_workers=2, multiprocessing_context=method, persistent_workers=persistent
     )
     for epoch in range(2):
         data.set_epoch(epoch)

@@ -26,6 +26,7 @@ FASTEST_INFLOW = 0.12
 WIDTH = 0.02  # of the tanh profile
 NOISE = 0.01  # root mean square of the transverse velocity at the interface
 MODES = 8  # sine waves in the noise
+CFL = 0.9  # nothing moves faster than sound for long here, so little margin will do
 COOLING_TIMES = (0.03, 0.06, 0.1, 0.18, 0.32, 0.56, 1.0, 1.78, 3.16)
 
 
@@ -110,6 +111,7 @@ class RadiativeLayer(SimulationGenerator):
             spacing=[(high - low) / n for (low, high), n in zip(self.extent, resolution, strict=True)],
             boundaries=("periodic", "open"),
             gamma=GAMMA,
+            cfl=CFL,
         )
         frames = np.empty((4, steps, *resolution), dtype=np.float32)
         for frame in range(steps):

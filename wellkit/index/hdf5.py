@@ -136,9 +136,7 @@ class _Walk:
         try:
             return self._indexed(dataset, common)
         except UnsupportedError as error:
-            if dtype.hasobject or dtype.kind not in "fiub":
-                common["dtype"] = dtype.str if dtype.kind != "O" else "|O"
-            return ArrayIndex(**common, layout="fallback", chunk_shape=dataset.chunks or shape, reason=str(error))
+            return ArrayIndex(name, shape, dtype.str, "fallback", dataset.chunks or shape, reason=str(error))
 
     def _indexed(self, dataset: h5py.Dataset, common: dict[str, Any]) -> ArrayIndex:
         dtype = np.dtype(dataset.dtype)
@@ -177,8 +175,8 @@ class _Walk:
                 return ArrayIndex(**common, layout="missing")
             return self._chunked(table, codecs, common, new)
         common["chunk_shape"] = dataset.shape
-        offset = dataset.id.get_offset()
-        if offset is None:
+        offset = dataset.id.get_offset()  # of what was never written: None, or with a user block a wrong number
+        if offset is None or dataset.id.get_space_status() == h5py.h5d.SPACE_STATUS_NOT_ALLOCATED:
             _check_fill(plist, 1)
             return ArrayIndex(**common, layout="missing")
         nbytes = dataset.size * dataset.dtype.itemsize

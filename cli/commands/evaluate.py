@@ -37,6 +37,7 @@ def evaluate(
     output_format: OutputFormat = typer.Option(OutputFormat.table, "--format", help="How to print the result."),
 ) -> None:
     """Score one step ahead over every window, and rollouts over every trajectory, in physical units (VRMSE)."""
+    import wellkit.train  # noqa: F401 - first of all, it says what to install where torch is missing
     from wellkit.benchmark.contenders import prepare
     from wellkit.benchmark.evaluate import evaluate_contender, save_result
     from wellkit.benchmark.examples import rollout_example

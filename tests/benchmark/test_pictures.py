@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 from tests.train.advection import NAME, make_advection
 from wellkit.benchmark.contenders import prepare
 from wellkit.benchmark.examples import RolloutExample, rollout_example
-from wellkit.benchmark.panels import Scale, map_layout
+from wellkit.benchmark.panels import Scale, drawable, map_layout
 from wellkit.benchmark.pictures import animate_rollout, check_pictures, draw_rollout
 from wellkit.errors import ArgumentError, StorageError
 
@@ -93,6 +93,14 @@ def test_scales_follow_the_truth() -> None:
     uniform = Scale(np.full(10, 3.0), np.full(10, 3.0))
     assert uniform.norm.vmin < uniform.norm.vmax
     assert uniform.error_norm.vmin < uniform.error_norm.vmax
+
+
+def test_negative_values_on_a_logarithmic_scale_are_not_taken_for_missing() -> None:
+    truth = np.geomspace(1, 100, 50)
+    norm = Scale(truth, truth).norm
+    shown = drawable(np.array([-5.0, 0.0, 10.0, np.nan]), norm)
+    assert shown.mask.tolist() == [False, False, False, True]
+    assert norm(shown)[:2].tolist() == [0.0, 0.0]
 
 
 def test_the_longer_side_lies_flat(advection: Path) -> None:

@@ -150,12 +150,27 @@ def test_help_ends_with_an_example(command: tuple[str, ...], wellkit: Command) -
     assert "--format" in done.stdout
 
 
-def test_help_loads_no_torch() -> None:
+def test_what_needs_no_torch_loads_none(tmp_path: Path) -> None:
+    (tmp_path / "board.jsonl").write_text("")
+    for arguments in (["train", "--help"], ["leaderboard", "show", "--board", str(tmp_path / "board.jsonl")]):
+        code = (
+            f"import sys\nsys.argv = ['wellkit', *{arguments!r}]\n"
+            "from wellkit.cli.app import main\ntry:\n    main()\n"
+            "finally:\n    sys.stderr.write('torch' if 'torch' in sys.modules else 'light')"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert done.stderr.endswith("light")
+
+
+@pytest.mark.parametrize("command", [("train", NAME), ("evaluate", "persistence", "--dataset", NAME)])
+def test_a_missing_library_is_one_line(command: tuple[str, ...]) -> None:
     code = (
-        "import sys\nsys.argv = ['wellkit', 'train', '--help']\n"
-        "from wellkit.cli.app import main\ntry:\n    main()\n"
-        "finally:\n    sys.stderr.write('torch' if 'torch' in sys.modules else 'light')"
+        f"import sys\nsys.modules['torch'] = None\nsys.argv = ['wellkit', *{command!r}]\n"
+        "from wellkit.cli.app import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert done.stderr == "light"
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: training and scoring models needs torch")
+    assert "pip install 'wellkit[train]'" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -19,17 +19,16 @@ The protocol `wellkit-vrmse/1`:
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 
 from wellkit.benchmark.contenders import Contender, prepare
+from wellkit.benchmark.results import load_result, save_result
 from wellkit.benchmark.rollout import RolloutScores, plan_rollouts, score_rollouts
 from wellkit.datasets.well import WellDataset
-from wellkit.errors import ArgumentError, DataNotFoundError, DocumentError, StorageError
+from wellkit.errors import ArgumentError
 from wellkit.metrics import DEFAULT_EPS
 from wellkit.schemas.result import OneStep, Protocol, Result, Rollout
 from wellkit.train.data import Batch, Batches, choose_device, components, identify
@@ -37,6 +36,8 @@ from wellkit.train.progress import ProgressCallback, silent
 from wellkit.train.provenance import code_version, hardware, now
 from wellkit.train.scoring import WindowScores, score_windows
 from wellkit.windows import WindowTable
+
+__all__ = ["ROLLOUT_WINDOWS", "evaluate", "evaluate_contender", "load_result", "save_result"]
 
 # Steps of a rollout, both ends counted, that The Well's paper reports (arXiv 2412.00568).
 ROLLOUT_WINDOWS = ((6, 12), (13, 30))
@@ -215,35 +216,3 @@ class _ContentHash:
 
     def digest(self) -> str:
         return self._hash.hexdigest()
-
-
-def save_result(result: Result, path: str | os.PathLike[str]) -> None:
-    """Write a result as JSON, whole or not at all.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(result.to_mapping(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        raise StorageError(f"cannot write {target}: {error.strerror}; choose another target") from error
-
-
-def load_result(path: str | os.PathLike[str]) -> Result:
-    """Read a result.
-
-    Raises:
-        DataNotFoundError: no such file.
-        DocumentVersionError, DocumentError: not a result, or of another version.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataNotFoundError(f"{path}: no such result file; wellkit evaluate --out writes one") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DocumentError(f"{path}: not a JSON file ({error})") from error
-    return Result.parse(content, source=str(path))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wellkit.benchmark.evaluate import load_result
+from wellkit.benchmark.results import load_result
 from wellkit.errors import DataNotFoundError, DocumentError, ScoreError, StorageError
 from wellkit.schemas.result import Result
 

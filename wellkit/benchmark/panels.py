@@ -101,7 +101,7 @@ def show_map(axis: Any, values: np.ndarray, example: RolloutExample, norm: Any, 
     upright, extent, _ = map_layout(example)
     matplotlib = require("matplotlib", extra="train", purpose="drawing pictures")
     shown = axis.imshow(
-        np.ma.masked_invalid(values if upright else values.T),
+        drawable(values if upright else values.T, norm),
         origin="lower",
         extent=extent,
         aspect="auto",
@@ -113,6 +113,24 @@ def show_map(axis: Any, values: np.ndarray, example: RolloutExample, norm: Any, 
     axis.set_yticks([])
     axis.tick_params(labelsize=7)
     return shown
+
+
+def drawable(values: np.ndarray, norm: Any) -> np.ma.MaskedArray[Any, Any]:
+    """Values with what is not finite masked; below a logarithmic scale zero and negative ones count as its end."""
+    masked = np.ma.masked_invalid(values)
+    return np.ma.maximum(masked, norm.vmin) if type(norm).__name__ == "LogNorm" else masked
+
+
+def gif_palette(image: Any) -> Any:
+    """A palette image of the colours the pictures are made of, so that no frame and no error looks off."""
+    maps = require("matplotlib", extra="train", purpose="drawing pictures").colormaps
+    greys = np.repeat(np.linspace(0, 1, 46)[:, None], 3, axis=1)
+    lines = np.array([[0.835, 0.369, 0.0], [0.0, 0.447, 0.698]])
+    ramps = [maps[name](np.linspace(0, 1, 104))[:, :3] for name in ("viridis", "RdBu_r")]
+    colours = np.round(255 * np.concatenate([greys, lines, *ramps])).astype(np.uint8)
+    palette = image.new("P", (1, 1))
+    palette.putpalette(colours.tobytes())
+    return palette
 
 
 def name_axes(axis: Any, example: RolloutExample) -> None:

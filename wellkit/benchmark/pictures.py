@@ -23,6 +23,8 @@ from wellkit.benchmark.panels import (
     choose_fields,
     choose_steps,
     colour_bar,
+    drawable,
+    gif_palette,
     label,
     map_layout,
     moment,
@@ -107,9 +109,7 @@ def animate_rollout(
         update(int(step))
         figure.canvas.draw()
         frames.append(image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()))
-    # One palette for all frames, from the first and last one, so that colours do not flicker.
-    both = image.fromarray(np.concatenate([np.asarray(frames[0]), np.asarray(frames[-1])]))
-    palette = both.quantize(colors=128, method=0, dither=0)
+    palette = gif_palette(image)
     reduced = [frame.quantize(palette=palette, dither=0) for frame in frames]
     durations = [round(1000 * frame_seconds)] * (len(reduced) - 1) + [round(1000 * (frame_seconds + 1))]
     return save_whole(
@@ -149,7 +149,7 @@ def _draw_maps(example: RolloutExample, fields: Sequence[int], steps: Sequence[i
         for row, what in enumerate(("truth", "prediction", "error")):
             block[row, 0].set_ylabel(f"{name}\n{what}" if row == 0 else what, fontsize=9)
         colour_bar(figure, values, block[:2], label(example, field), truth, prediction)
-        colour_bar(figure, errors, block[2:], "prediction - truth", prediction - truth)
+        colour_bar(figure, errors, block[2:], "error", prediction - truth)
     for axis in axes[-1]:
         name_axes(axis, example)
     flat, upwards = (1, 0) if upright else (0, 1)
@@ -203,7 +203,7 @@ def _animated(example: RolloutExample, fields: Sequence[int]) -> tuple[Any, Any]
             for column, (values, norm, colours) in enumerate(parts)
         ]
         colour_bar(figure, images[0], axes[row, :2], label(example, field), truth, prediction)
-        colour_bar(figure, images[2], axes[row, 2:], "prediction - truth", prediction - truth)
+        colour_bar(figure, images[2], axes[row, 2:], "error", prediction - truth)
         drawn.append((field, images, [values for values, _, _ in parts], axes[row]))
     upright = map_layout(example)[0]
 
@@ -212,7 +212,7 @@ def _animated(example: RolloutExample, fields: Sequence[int]) -> tuple[Any, Any]
         for field, images, series, row in drawn:
             for picture, values in zip(images, series, strict=True):
                 frame = values[step]
-                picture.set_data(np.ma.masked_invalid(frame if upright else frame.T))
+                picture.set_data(drawable(frame if upright else frame.T, picture.norm))
             for axis, what in zip(
                 row, ("truth", "prediction", f"error, VRMSE {example.vrmse[step, field]:.3g}"), strict=True
             ):

@@ -1,0 +1,42 @@
+"""Result files. Needs no torch, so that boards can be read and checked anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from wellkit.errors import DataNotFoundError, DocumentError, StorageError
+from wellkit.schemas.result import Result
+
+
+def save_result(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write a result as JSON, whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(result.to_mapping(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error.strerror}; choose another target") from error
+
+
+def load_result(path: str | os.PathLike[str]) -> Result:
+    """Read a result.
+
+    Raises:
+        DataNotFoundError: no such file.
+        DocumentVersionError, DocumentError: not a result, or of another version.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"{path}: no such result file; wellkit evaluate --out writes one") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DocumentError(f"{path}: not a JSON file ({error})") from error
+    return Result.parse(content, source=str(path))

@@ -346,10 +346,12 @@ def _unpack_table(content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
             dtype = np.dtype("<u4" if kind == _NARROW else "<i8")
             column = np.frombuffer(content, dtype=dtype, count=count, offset=position).astype(np.int64)
             position += count * dtype.itemsize
-        if column is not None:
-            column.flags.writeable = False
         columns.append(column)
     offsets, sizes, masks = columns
     if offsets is None or sizes is None:
         raise ValueError("a table without offsets")
-    return offsets, sizes, None if masks is None else masks.astype(np.uint32)
+    masks = None if masks is None else masks.astype(np.uint32)
+    for column in (offsets, sizes, masks):
+        if column is not None:
+            column.flags.writeable = False
+    return offsets, sizes, masks

@@ -31,7 +31,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, request["seconds"] + _GRACE)  # SIGALRM ends a process that hangs in C
         try:
-            kind, content = INDEX, pack({"shard": index_shard(request["path"], inline_limit=request["inline_limit"])})
+            found = index_shard(request["path"], inline_limit=request["inline_limit"], verify=True)
+            kind, content = INDEX, pack({"shard": found})
         except WellkitError as error:
             kind, content = ERROR, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode()
         signal.setitimer(signal.ITIMER_REAL, 0)

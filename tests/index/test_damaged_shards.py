@@ -1,0 +1,154 @@
+"""Damaged shards: parsed in a child, they end in an error that names them or in an index that tells the truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.index import h5py_process
+from tests.index.reference import create, read
+from tests.trees import make_shard
+from wellkit.errors import DataNotFoundError, ShardError
+from wellkit.formats.well_writer import write_well_shard
+from wellkit.index import safely
+from wellkit.index.model import ShardIndex
+from wellkit.index.safely import Indexer, index_shard_safely, index_shards_safely
+
+KINDS: tuple[dict[str, Any], ...] = (
+    {},
+    {"libver": "latest"},
+    {"userblock_size": 512},
+    {"fs_strategy": "page", "fs_page_size": 4096},
+)
+
+
+def write_victim(path: Path, kind: int) -> None:
+    """A small file of every storage: much of it is metadata."""
+    rng = np.random.default_rng([kind, 5])
+    values = rng.integers(0, 50, (6, 20, 10)).astype("f4")
+    with h5py.File(path, "w", **KINDS[kind % len(KINDS)]) as file:
+        file.attrs["name"] = "victim"
+        file["contiguous"] = values
+        group = file.create_group("group")
+        group.attrs["names"] = ["a", "b", "c"]
+        for name, filters in {
+            "plain": (),
+            "gzip": ("shuffle", "deflate"),
+            "checked": ("fletcher32",),
+            "all": ("shuffle", "deflate", "fletcher32"),
+        }.items():
+            stored = create(group, name, values.shape, "<f4", chunks=(1, 20, 4), filters=filters, fill=3)
+            stored[:5] = values[:5]
+        file["small"] = np.arange(4)
+
+
+def mutate(whole: bytes, rng: np.random.Generator) -> bytes:
+    """A few flipped bytes, or the end cut off."""
+    if rng.random() < 0.15:
+        return whole[: int(rng.integers(len(whole)))]
+    damaged = bytearray(whole)
+    for _ in range(int(rng.integers(1, 4))):
+        damaged[int(rng.integers(len(damaged)))] ^= int(rng.integers(1, 256))
+    return bytes(damaged)
+
+
+class Oracle:
+    """h5py in a process that is started again when it dies."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def digests(self, path: Path) -> dict[str, str] | None:
+        """See `h5py_process.digests`; None where it crashed or hung."""
+        if self._process is None:
+            command = [sys.executable, h5py_process.__file__]
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{path}\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if line:
+            found: dict[str, str] = json.loads(line)
+            return found
+        self.close()
+        return None
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def campaign(folder: Path, count: int, seed: int) -> dict[str, int]:
+    """Damage, index, compare; how often each thing happened."""
+    outcomes = {"refused": 0, "crashed or hung": 0, "read alike": 0, "array refused": 0, "fallback": 0}
+    wholes = []
+    for kind in range(len(KINDS)):
+        write_victim(folder / "whole.hdf5", kind)
+        wholes.append((folder / "whole.hdf5").read_bytes())
+    oracle = Oracle()
+    with Indexer(timeout=5, inline_limit=64) as indexer:
+        for number in range(count):
+            rng = np.random.default_rng([seed, number])
+            path = folder / f"victim_{number}.hdf5"
+            path.write_bytes(mutate(wholes[number % len(wholes)], rng))
+            try:
+                index = indexer.index(path)
+            except ShardError as error:
+                assert f"victim_{number}.hdf5" in str(error)
+                assert "\n" not in str(error)
+                crashed = "crashed" in str(error) or "did not end" in str(error)
+                outcomes["crashed or hung" if crashed else "refused"] += 1
+                path.unlink()
+                continue
+            compare(index, path, oracle.digests(path), outcomes)
+            path.unlink()
+    oracle.close()
+    return outcomes
+
+
+def compare(index: ShardIndex, path: Path, expected: dict[str, str] | None, outcomes: dict[str, int]) -> None:
+    for name, array in index.arrays.items():
+        if array.layout == "fallback":
+            outcomes["fallback"] += 1
+            continue
+        try:
+            values = read(array, path)
+        except (ValueError, zlib.error):
+            outcomes["array refused"] += 1
+            continue
+        assert expected is not None, f"{path}: h5py does not survive it, but it was indexed"
+        found = hashlib.sha1(values.tobytes(), usedforsecurity=False).hexdigest()
+        assert expected.get(name) == found, f"{path}: {name} ({array})"
+        outcomes["read alike"] += 1
+
+
+def test_damage_ends_in_an_error_or_in_the_truth(tmp_path: Path) -> None:
+    outcomes = campaign(tmp_path, 40, seed=1)
+    assert outcomes["refused"] > 2
+    assert outcomes["read alike"] > 40
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1800)
+def test_five_hundred_damaged_shards(tmp_path: Path) -> None:
+    outcomes = campaign(tmp_path, 500, seed=2)
+    assert outcomes["refused"] > 50
+    assert outcomes["read alike"] > 500

@@ -1,0 +1,294 @@
+"""Where the elements of a window lie: pure arithmetic on index entries, checked once and kept for a shard's windows."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from wellkit.errors import ArgumentError
+from wellkit.index.model import MISSING
+from wellkit.readers.plan import FieldPlan
+
+Slices = tuple[slice, ...]
+_FLAT_LIMIT = 1 << 26  # bytes
+
+
+class Box(NamedTuple):
+    """What a frame needs of one chunk, by axes behind sample and time."""
+
+    number: int  # of the chunk, counted from the one its trajectory and frame begin with
+    source: Slices  # in the chunk
+    target: Slices  # in the frame, as cropped
+
+
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Elements from one index to the next along each axis of a C-ordered array."""
+    return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+class FieldGeometry:
+    """One field under one crop: from (trajectory, frame) to bytes.
+
+    A frame is taken from a *container*: the array itself, one chunk, or, where it is spread over several chunks, a
+    dense buffer that they are copied into.
+
+    Attributes:
+        dtype: of the stored elements.
+        kind: "contiguous", "inline", "missing" (one point of fill values stands for all), "chunk" (every frame lies in
+            one chunk) or "boxes" (it is spread).
+        boxes: chunks a frame needs; one if kind is "chunk".
+        dense_shape: of a cropped frame as stored, components included.
+        strides: elements of the container from one point to the next along each spatial axis; 0 where repeated.
+        first: bytes from a frame's beginning in its container to the first needed element.
+        span: bytes from there to the end of the last needed element.
+
+    Raises:
+        ArgumentError: array, plan, crop and output do not fit, or only libhdf5 can read the array.
+    """
+
+    def __init__(self, plan: FieldPlan, space: tuple[int, ...], crop: Slices) -> None:
+        self.plan = plan
+        self.array = array = plan.array
+        self.dtype = np.dtype(array.dtype)
+        self.lead = lead = int(plan.has_sample_axis) + int(plan.has_time_axis)
+        if len(plan.spatial) != len(space) or len(crop) != len(space):
+            raise self._fail(f"is planned for {len(plan.spatial)} spatial axes; the output has {len(space)}")
+        roles = self._roles(len(space))
+        cuts = self._cuts(roles, space, crop)
+        self.dense_shape = tuple(len(cut) for cut in cuts)
+        self.boxes: tuple[Box, ...] = ()
+        self.kind: str = array.layout
+        container = array.shape[lead:]
+        firsts = [cut.start for cut in cuts]
+        pitches = [cut.step for cut in cuts]
+        if array.layout == "fallback":
+            raise self._fail(f"can be read by libhdf5 only ({array.reason or 'fallback'}); read it with Hdf5Reader")
+        if array.layout == "chunked":
+            self._grid_steps = row_major(array.grid)
+            self.boxes = _boxes(cuts, array.chunk_shape[lead:], self._grid_steps[lead:])
+            tail = lead + max((axis + 1 for axis, role in enumerate(roles) if role is not None), default=0)
+            if len(self.boxes) == 1 and array.chunk_shape[tail:] == array.shape[tail:]:
+                self.kind, container = "chunk", array.chunk_shape[lead:]
+                firsts = [part.start for part in self.boxes[0].source]
+            else:
+                self.kind, container = "boxes", self.dense_shape
+                firsts, pitches = [0] * len(cuts), [1] * len(cuts)
+        steps = row_major(container)
+        along = {role: pitch * step for role, pitch, step in zip(roles, pitches, steps, strict=True)}
+        if self.kind == "missing":
+            firsts, along = [0] * len(cuts), {}
+        self.strides = tuple(along.get(axis, 0) if size > 1 else 0 for axis, size in enumerate(space))
+        item = self.dtype.itemsize
+        self.first = item * sum(first * step for first, step in zip(firsts, steps, strict=True))
+        reach = sum((size - 1) * stride for size, stride in zip(space, self.strides, strict=True))
+        self.span = item * (reach + plan.components)
+        outer = array.chunk_shape if array.layout == "chunked" else array.shape
+        self._lead_bytes = tuple(item * step for step in row_major(outer)[:lead])
+
+    def _fail(self, why: str) -> ArgumentError:
+        return ArgumentError(f"array {self.array.name!r} of shape {self.array.shape} {why}")
+
+    def _roles(self, n_dims: int) -> tuple[int | None, ...]:
+        """For each axis behind sample and time: the spatial axis it is, or None (components, or stored with size 1)."""
+        rest = self.array.shape[self.lead :]
+        absent = [axis for axis in range(n_dims) if self.plan.spatial[axis]]
+        thin = [axis if self.plan.spatial[axis] else None for axis in range(n_dims)]
+        for roles in (absent, thin):
+            head, tail = rest[: len(roles)], rest[len(roles) :]
+            if (
+                len(head) == len(roles)
+                and all(size == 1 for size, role in zip(head, roles, strict=True) if role is None)
+                and prod(tail) == self.plan.components
+            ):
+                return (*roles, *[None] * len(tail))
+        raise self._fail(
+            f"does not have {self.lead} leading axes, spatial axes {absent} and {self.plan.components} components"
+        )
+
+    def _cuts(self, roles: tuple[int | None, ...], space: tuple[int, ...], crop: Slices) -> list[range]:
+        """The indices needed along each axis behind sample and time."""
+        cuts = []
+        for size, role in zip(self.array.shape[self.lead :], roles, strict=True):
+            cut = range(size) if role is None else range(size)[crop[role]]
+            if cut.step < 1 or (role is not None and len(cut) != space[role]):
+                raise self._fail(f"gives {len(cut)} points along axis {role} under {crop}; the output holds {space}")
+            cuts.append(cut)
+        return cuts
+
+    def _index(self, trajectory: int, frame: int) -> tuple[int, ...]:
+        plan = self.plan
+        return (trajectory,) * plan.has_sample_axis + (frame,) * plan.has_time_axis
+
+    def check(self, trajectory: int, first: int, last: int) -> None:
+        """Raise ArgumentError unless the array has this trajectory and frames first to last."""
+        for index in (self._index(trajectory, first), self._index(trajectory, last)):
+            if any(not 0 <= i < size for i, size in zip(index, self.array.shape, strict=False)):
+                raise self._fail(f"has no trajectory {trajectory} with frames {first} to {last}")
+
+    def offset(self, trajectory: int, frame: int) -> int:
+        """Bytes from the container's beginning to the frame's first needed element."""
+        index = self._index(trajectory, frame)
+        if self.kind == "missing" or self.kind == "boxes":
+            return 0
+        if self.kind == "chunk":
+            index = tuple(i % size for i, size in zip(index, self.array.chunk_shape, strict=False))
+        return self.first + sum(i * step for i, step in zip(index, self._lead_bytes, strict=True))
+
+    def slab(self, trajectory: int, frame: int) -> tuple[int, tuple[int, ...]]:
+        """(number of the chunk that boxes count from, index of the frame in its chunks along sample and time)."""
+        index, sizes = self._index(trajectory, frame), self.array.chunk_shape
+        cells = [i // size for i, size in zip(index, sizes, strict=False)]
+        inner = tuple(i % size for i, size in zip(index, sizes, strict=False))
+        return sum(cell * step for cell, step in zip(cells, self._grid_steps, strict=False)), inner
+
+    def in_file(self, trajectory: int, frame: int) -> int:
+        """The file offset of the frame's first needed element; MISSING if it does not lie in the file as it is."""
+        if self.kind == "contiguous":
+            return self.array.offset + self.offset(trajectory, frame)
+        if self.kind != "chunk" or self.array.codecs:
+            return MISSING
+        place = int(self.array.offsets[self.slab(trajectory, frame)[0] + self.boxes[0].number])
+        return MISSING if place == MISSING else place + self.offset(trajectory, frame)
+
+    @property
+    def lead_bytes(self) -> tuple[int, int]:
+        """Contiguous arrays: bytes from one trajectory to the next, and from one frame to the next."""
+        steps = iter(self._lead_bytes)
+        return (
+            next(steps) if self.plan.has_sample_axis else 0,
+            next(steps) if self.plan.has_time_axis else 0,
+        )
+
+
+def _boxes(cuts: list[range], chunk: tuple[int, ...], grid_steps: tuple[int, ...]) -> tuple[Box, ...]:
+    """The chunks that hold the indices `cuts`, and where in them."""
+    along = []
+    for cut, size, step in zip(cuts, chunk, grid_steps, strict=True):
+        cells = []
+        for cell in range(cut.start // size, (cut[-1] // size if len(cut) else -1) + 1):
+            # Positions of the cut that fall into the cell: first at or behind its beginning, up to its end.
+            first = max(0, -((cut.start - cell * size) // cut.step))
+            stop = min(len(cut), -((cut.start - (cell + 1) * size) // cut.step))
+            if first < stop:
+                low = cut[first] - cell * size
+                high = cut[stop - 1] - cell * size
+                cells.append((cell * step, slice(low, high + 1, cut.step), slice(first, stop)))
+        along.append(cells)
+    return tuple(
+        Box(sum(part[0] for part in parts), tuple(part[1] for part in parts), tuple(part[2] for part in parts))
+        for parts in product(*along)
+    )
+
+
+class WindowGeometry:
+    """All fields of a shard under one crop, for windows of one shape.
+
+    Attributes:
+        fields: in the order of the plan.
+        dims: int64, (n0, n1, n2): points of a frame; axes that lie densely in every field are merged.
+        strides: int64, axes (field, 4): elements between points along dims, and components of a point.
+        is_dense: whether the points along n2 lie side by side in every field.
+        offsets, scales: float32, axes (2, channel): of states, and of differences.
+        counts: for each field a tuple of zeros, one a component.
+        is_float32: whether all fields are stored as little-endian float32.
+        has_delta: whether steps behind the input are differences.
+        is_sparse: whether less than half of the bytes between a frame's first and last needed element are needed.
+        flat_dims: dims of the whole window where its frames lie side by side too, so that it can be read as one frame.
+    """
+
+    def __init__(
+        self,
+        fields: tuple[FieldPlan, ...],
+        space: tuple[int, ...],
+        n_channels: int,
+        n_steps: int,
+        stride: int,
+        n_input: int,
+        crop: Slices,
+    ) -> None:
+        self.fields = tuple(FieldGeometry(plan, space, crop) for plan in fields)
+        taken = [channel for plan in fields for channel in range(plan.first, plan.first + plan.components)]
+        if taken != list(range(n_channels)):
+            raise ArgumentError(f"fields fill channels {taken}; the output has channels 0 to {n_channels - 1}")
+        with_delta = [plan.delta is not None for plan in fields]
+        if any(with_delta) != all(with_delta):
+            raise ArgumentError("either all fields are planned with differences, or none is")
+        self.has_delta = any(with_delta) and n_input < n_steps
+        if n_steps < 1 or stride < 1 or (self.has_delta and n_input < 1):
+            raise ArgumentError(f"a window of {n_steps} steps, stride {stride}, {n_input} as input, cannot be read")
+        self.n_input = n_input if self.has_delta else n_steps
+        self.n_steps, self.stride = n_steps, stride
+        self.dims, self.strides = _merged(space, [(*f.strides, f.plan.components) for f in self.fields])
+        self.is_dense = bool(self.dims[2] == 1 or np.all(self.strides[:, 2] == self.strides[:, 3]))
+        self.offsets = _constants(fields, 0)
+        self.scales = _constants(fields, 1)
+        self.counts = tuple((0,) * plan.components for plan in fields)
+        self.is_float32 = all(field.dtype == np.dtype("<f4") for field in self.fields)
+        self._in_file = all(f.kind == "contiguous" or (f.kind == "chunk" and not f.array.codecs) for f in self.fields)
+        spans = sum(f.span for f in self.fields)
+        self.is_sparse = 2 * 4 * prod(space) * n_channels < spans
+        self.flat_dims: np.ndarray | None = None
+        self._bases: np.ndarray | None = None
+        if all(f.kind == "contiguous" for f in self.fields):
+            self._bases = np.array([f.array.offset + f.first for f in self.fields], dtype=np.int64)
+            leads = np.array([f.lead_bytes for f in self.fields], dtype=np.int64)
+            self._per_trajectory, self._per_frame = leads[:, 0], leads[:, 1]
+            self._steps = self._per_frame[:, None] * (stride * np.arange(n_steps, dtype=np.int64))
+            lies_flat = self.is_dense and self.dims[0] == self.dims[1] == 1 and spans * n_steps <= _FLAT_LIMIT
+            pitches = [f.dtype.itemsize * int(self.dims[2]) * f.plan.components for f in self.fields]
+            if lies_flat and not self.has_delta and np.array_equal(stride * self._per_frame, pitches):
+                self.flat_dims = self.dims * (1, 1, n_steps)
+
+    def check(self, trajectory: int, start: int) -> None:
+        """Raise ArgumentError unless every field has the window."""
+        last = start + (self.n_steps - 1) * self.stride
+        for field in self.fields:
+            field.check(trajectory, start, last)
+
+    def in_file(self, trajectory: int, start: int) -> np.ndarray | None:
+        """Offsets of the frames' first needed elements in the file, axes (field, step); None if some are elsewhere."""
+        if self._bases is not None:
+            firsts = self._bases + trajectory * self._per_trajectory + start * self._per_frame
+            return np.asarray(self._steps + firsts[:, None])
+        if not self._in_file:
+            return None
+        frames = range(start, start + self.n_steps * self.stride, self.stride)
+        places = np.array([[f.in_file(trajectory, frame) for frame in frames] for f in self.fields], dtype=np.int64)
+        return None if np.any(places == MISSING) else places
+
+
+def _constants(fields: tuple[FieldPlan, ...], which: int) -> np.ndarray:
+    """Offsets (0) or scales (1) of all channels: float32, axes (states | differences, channel)."""
+    rows = []
+    for pairs in ([(f.offset, f.scale) for f in fields], [f.delta or (f.offset, f.scale) for f in fields]):
+        parts = [np.asarray(pair[which], dtype=np.float32).ravel() for pair in pairs]
+        for field, part in zip(fields, parts, strict=True):
+            if part.size != field.components:
+                raise ArgumentError(f"array {field.array.name!r} has {field.components} components, not {part.size}")
+        rows.append(np.concatenate(parts) if parts else np.empty(0, np.float32))
+    return np.stack(rows)
+
+
+def _merged(space: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """(dims, strides) of a frame with as few axes as possible, padded to three.
+
+    Args:
+        space: points along each spatial axis.
+        strides: for each field, elements along each spatial axis, then its components.
+    """
+    axes: list[list[int]] = []  # [size, stride of each field], outermost first
+    for axis in reversed(range(len(space))):
+        size, steps = space[axis], [field[axis] for field in strides]
+        if size == 1:
+            continue
+        if axes and all(step == axes[0][0] * inner for step, inner in zip(steps, axes[0][1:], strict=True)):
+            axes[0][0] *= size
+        else:
+            axes.insert(0, [size, *steps])
+    padded = [[1, *[0] * len(strides)]] * (3 - len(axes)) + axes
+    dims = np.array([axis[0] for axis in padded], dtype=np.int64)
+    table = [[*(axis[1 + number] for axis in padded), field[-1]] for number, field in enumerate(strides)]
+    return dims, np.array(table, dtype=np.int64).reshape(len(strides), 4)

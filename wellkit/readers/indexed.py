@@ -1,0 +1,64 @@
+"""Local HDF5 shards through their index: headers and small arrays without opening the file, the rest through h5py.
+
+Windows of fields are read faster still, by `wellkit.readers.local` from the same index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from wellkit.errors import FormatError
+from wellkit.index.lookup import index_for
+from wellkit.index.model import ArrayIndex, ShardIndex
+from wellkit.readers.hdf5 import Hdf5Reader
+
+
+class IndexedReader:
+    """Arrays of one local HDF5 shard. Picklable: holds the location; the index is found again where it is used.
+
+    Args:
+        location: a path of this machine's own file system.
+        index: the shard's index, if it is at hand; looked up when first needed otherwise.
+    """
+
+    def __init__(self, location: str, index: ShardIndex | None = None) -> None:
+        self.location = location
+        self._index = index
+        self._file = Hdf5Reader(location)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_index": None}  # a written index is one file for all shards: children open it once
+
+    @property
+    def index(self) -> ShardIndex:
+        """Where the shard's arrays lie. Raises DataNotFoundError or ShardError."""
+        if self._index is None:
+            self._index = index_for(self.location)
+        return self._index
+
+    def array(self, name: str) -> ArrayIndex:
+        """Where one array lies. Raises FormatError if there is none of that name."""
+        try:
+            return self.index.arrays[name]
+        except KeyError:
+            raise FormatError(f"{self.location}: has no array {name!r}") from None
+
+    @contextmanager
+    def root(self) -> Iterator[Any]:
+        """The root group as the index knows it."""
+        yield self.index.root()
+
+    def read(self, name: str, selection: tuple[int | slice, ...] = ()) -> np.ndarray:
+        """`selection` of the array at path `name`; a new array, see `Hdf5Reader.read`."""
+        array = self.array(name)
+        if array.layout == "inline":
+            return np.array(array.inline_values()[selection])
+        return self._file.read(name, selection)
+
+    def close(self) -> None:
+        """Let go of what this process holds open."""
+        self._file.close()

@@ -1,0 +1,118 @@
+"""One chunk, from its bytes in the file to its elements."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+from isal import igzip_lib
+
+from wellkit.errors import ShardError
+from wellkit.index.model import MISSING, ArrayIndex, Codec
+from wellkit.readers.descriptors import DAMAGED, OpenFile
+
+TakeBuffer = Callable[[int], np.ndarray]  # bytes -> uint8 array of that size, content undefined
+_CHECKSUM = 4  # bytes
+_BAD_STREAM: tuple[type[Exception], ...] = (igzip_lib.error, EOFError)
+_KEPT = 8 << 20  # bytes of a thread's scratch that it keeps
+
+
+class _Scratch(threading.local):
+    """Memory of each thread for a chunk's stored bytes."""
+
+    buffer = np.empty(0, np.uint8)
+
+    def take(self, size: int) -> np.ndarray:
+        if size > _KEPT:
+            return np.empty(size, np.uint8)
+        if self.buffer.size < size:
+            self.buffer = np.empty(min(_KEPT, 2 * size), np.uint8)
+        return self.buffer[:size]
+
+
+_SCRATCH = _Scratch()
+
+
+class _BadChunkError(Exception):
+    """Why a chunk cannot be decoded."""
+
+
+def decode_chunk(file: OpenFile, array: ArrayIndex, number: int, kernels: ModuleType, take: TakeBuffer) -> np.ndarray:
+    """Chunk `number` of `array`, decoded: uint8, its elements in C order, as stored in memory order.
+
+    Args:
+        file: the shard.
+        kernels: `wellkit.readers.kernels` or `numpy_kernels`.
+        take: gives the buffer of the result, where it is not one that a library made.
+
+    Raises:
+        ShardError: the file ends before the chunk does, a checksum does not match, or the decoded size is wrong;
+            names the file, the array and the chunk.
+    """
+    place, size = int(array.offsets[number]), int(array.sizes[number])
+    if place == MISSING:
+        return np.tile(np.frombuffer(array.fill, np.uint8), array.chunk_nbytes // array.itemsize)
+    mask = 0 if array.filter_masks is None else int(array.filter_masks[number])
+    codecs = [codec for bit, codec in enumerate(array.codecs) if not mask >> bit & 1]
+    moves = any(codec.name != "fletcher32" for codec in codecs)
+    data = _SCRATCH.take(size) if moves else take(size)
+    file.read_into([data.data], place)
+    try:
+        while codecs:
+            codec = codecs.pop()
+            data = _undo(codec, data, _largest(array.chunk_nbytes, codecs), kernels, take)
+        if data.size != array.chunk_nbytes:
+            raise _BadChunkError(f"it decodes to {data.size} bytes, not {array.chunk_nbytes}")
+    except _BadChunkError as error:
+        raise ShardError(
+            f"{file.path}: chunk {number} of array {array.name!r} at byte {place} cannot be decoded ({error}); "
+            f"{DAMAGED}"
+        ) from error.__cause__
+    return data
+
+
+def _largest(nbytes: int, left: list[Codec]) -> int:
+    """Bytes that codecs still to be undone can start from, at most."""
+    if any(codec.name == "deflate" for codec in left):
+        return 2 * nbytes + (1 << 16)
+    return nbytes + _CHECKSUM * sum(codec.name == "fletcher32" for codec in left)
+
+
+def _undo(codec: Codec, data: np.ndarray, limit: int, kernels: ModuleType, take: TakeBuffer) -> np.ndarray:
+    if codec.name == "deflate":
+        return _inflate(data, limit)
+    if codec.name == "fletcher32":
+        return _verified(data, kernels)
+    if codec.element_size < 1:
+        raise _BadChunkError(f"shuffle of {codec.element_size}-byte elements")
+    out = take(data.size)
+    kernels.unshuffle(data, out, codec.element_size)
+    return out
+
+
+def _inflate(data: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` bytes: a damaged chunk must not fill the memory."""
+    stream = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
+    try:
+        content = stream.decompress(data.data, limit + 1)
+    except _BAD_STREAM as error:
+        raise _BadChunkError(f"deflate: {error}") from error
+    if not stream.eof:
+        why = f"holds more than {limit} bytes" if len(content) > limit else "ends too early"
+        raise _BadChunkError(f"deflate: the stream {why}")
+    return np.frombuffer(content, np.uint8)
+
+
+def _verified(data: np.ndarray, kernels: ModuleType) -> np.ndarray:
+    """Without its checksum, which must match."""
+    if data.size < _CHECKSUM:
+        raise _BadChunkError(f"{data.size} bytes hold no checksum")
+    content, stored = data[:-_CHECKSUM], int.from_bytes(data[-_CHECKSUM:].tobytes(), "little")
+    found = int(kernels.fletcher32(content))
+    # Old libraries stored the checksum with the bytes of each half exchanged; HDF5 accepts both.
+    exchanged = (found & 0x00FF00FF) << 8 | (found & 0xFF00FF00) >> 8
+    if stored not in (found, exchanged):
+        raise _BadChunkError(f"its checksum is {found:08x}, stored is {stored:08x}")
+    return content

@@ -1,0 +1,359 @@
+"""The compiled road from a shard's bytes to normalized, channels-last samples: one pass, no interpreter lock.
+
+Functions here work on addresses and check nothing but the ends of files: `wellkit.readers.geometry` vouches that
+frames, strides and sizes fit the arrays and the output. Importing this module imports numba;
+`wellkit.readers.numpy_kernels` gives the same values without it.
+
+Common arguments:
+    out: address of a float32 block, axes (step, n0, n1, n2, channel), all of it written.
+    frames: int64, axes (field, step): where a frame's first needed element lies, an address or a file offset.
+    dims: int64, (n0, n1, n2): the points of a frame; axes that lie densely in every field are merged.
+    strides: int64, axes (field, 4): elements from one point to the next along each of them, 0 to repeat; and
+        components of a point, which lie side by side.
+    offsets, scales: float32, axes (2, channel): of states, and of differences.
+    n_input: steps from this one on are differences to the step before.
+    is_dense: whether the points along n2 lie side by side in every field.
+    counts: for each field a tuple of as many zeros as it has components: its *type* tells the compiler the channel
+        layout, so that the inner loop becomes vector code.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# (numba takes types from the arguments, and refuses some functions that are annotated)
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+from numba.extending import intrinsic, overload
+
+from wellkit.readers.compiled import Function, compile_kernel, compiled_folder
+
+DONE, BEYOND_END, NOT_MAPPED, NOT_READ = 0, 1, 2, 3  # what the window functions return
+
+PAGE = 4096
+# Maps begin and end at multiples of this, so that a page cache of huge pages is mapped by huge pages; only the
+# needed pages are brought in.
+HUGE_PAGE = 1 << 21
+MERGE_GAP = 1 << 16  # unneeded bytes between two frames below which they are mapped as one piece
+MAP_BLOCK = 1 << 28  # bytes mapped at a time: a whole trajectory may be larger than memory
+ROW_GAP = 1 << 14  # unneeded bytes between two rows above which they are read one by one
+
+_PROT_READ, _MAP_SHARED, _MAP_POPULATE, _POPULATE_READ = 1, 1, 0x8000, 22
+_types: Any = types
+_mmap: Any = _types.ExternalFunction(
+    "mmap", types.intp(types.intp, types.uintp, types.int32, types.int32, types.int32, types.int64)
+)
+_munmap: Any = _types.ExternalFunction("munmap", types.int32(types.intp, types.uintp))
+_madvise: Any = _types.ExternalFunction("madvise", types.int32(types.intp, types.uintp, types.int32))
+_pread: Any = _types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.uintp, types.int64))
+
+_FOLDER = compiled_folder([Path(__file__), Path(__file__).with_name("compiled.py")])
+_part: Any = numba.njit(error_model="numpy")  # compiled into the kernels that call it
+
+
+def _kernel(function: Function) -> Function:
+    return compile_kernel(function, _FOLDER)
+
+
+def _float_pointer(typing_context: Any, address: Any) -> Any:
+    signature = _types.CPointer(types.float32)(types.uintp)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return signature, generate
+
+
+_pointer: Any = intrinsic(_float_pointer)
+
+
+def frame_source(counts: tuple[int, ...]) -> str:
+    """Source of the gather of one frame, for fields of `counts` components.
+
+    Channels are unrolled: only then the compiler sees that they fill whole lines, and loads, divides and stores
+    whole vectors.
+    """
+    total = sum(counts)
+    places = [(field, part) for field, count in enumerate(counts) for part in range(count)]
+    lines = ["def frame(out, at, before, is_delta, is_dense, dims, strides, offset, scale, counts):"]
+    lines += [f"    o{c} = offset[{c}]; d{c} = scale[{c}]" for c in range(total)]
+    lines += [f"    e{f} = strides[{f}, 2]" for f in range(len(counts))]
+    lines += [
+        "    for i in range(dims[0]):",
+        "        for j in range(dims[1]):",
+        f"            q = pointer(uintp(out + 4 * (i * dims[1] + j) * dims[2] * {total}))",
+    ]
+    for f in range(len(counts)):
+        lines += [
+            f"            r{f} = 4 * (i * strides[{f}, 0] + j * strides[{f}, 1])",
+            f"            s{f} = pointer(uintp(at[{f}] + r{f}))",
+            f"            b{f} = pointer(uintp(before[{f}] + r{f}))",
+        ]
+    for case, is_delta, is_dense in (
+        ("if not is_delta and is_dense", False, True),
+        ("elif not is_delta", False, False),
+        ("elif is_dense", True, True),
+        ("else", True, False),
+    ):
+        lines += [f"            {case}:", "                for n in range(dims[2]):"]
+        for c, (f, part) in enumerate(places):
+            point = f"[n * {counts[f] if is_dense else f'e{f}'} + {part}]"
+            value = f"(s{f}{point} - b{f}{point})" if is_delta else f"s{f}{point}"
+            lines.append(f"                    q[n * {total} + {c}] = ({value} - o{c}) / d{c}")
+    return "\n".join(lines)
+
+
+def _frame(*arguments: Any) -> None:
+    """One frame, every field's (x - offset) / scale interleaved."""
+    raise NotImplementedError("there is only the compiled form")
+
+
+def _compile_frame(out, at, before, is_delta, is_dense, dims, strides, offset, scale, counts):
+    names: dict[str, Any] = {"pointer": _pointer, "uintp": np.uintp}
+    exec(frame_source(tuple(len(part) for part in counts)), names)
+    return names["frame"]
+
+
+overload(_frame)(_compile_frame)
+
+
+@_part
+def _steps(out, frames, first, lead, n_points, dims, strides, offsets, scales, n_input, is_dense, counts):
+    """Steps first.. of a window; column `lead` of `frames` is step `first`, a column before it the step before."""
+    size = 4 * n_points * offsets.shape[1]
+    at = np.empty(frames.shape[0], np.int64)
+    before = np.empty(frames.shape[0], np.int64)
+    for column in range(lead, frames.shape[1]):
+        step = first + column - lead
+        is_delta = step >= n_input
+        at[:] = frames[:, column]
+        before[:] = frames[:, column - 1 if is_delta else column]
+        kind = 1 if is_delta else 0
+        _frame(out + step * size, at, before, is_delta, is_dense, dims, strides, offsets[kind], scales[kind], counts)
+
+
+def _gather_steps(out, frames, first, lead, dims, strides, offsets, scales, n_input, is_dense, counts):
+    """Gather frames that lie in memory; see `_steps`."""
+    n_points = dims[0] * dims[1] * dims[2]
+    _steps(out, frames, first, lead, n_points, dims, strides, offsets, scales, n_input, is_dense, counts)
+
+
+@_part
+def _spans(dims, strides):
+    """Bytes from the first needed element of a frame to the end of the last one, for each field."""
+    spans = 4 * strides[:, 3]
+    for axis in range(3):
+        spans += 4 * (dims[axis] - 1) * strides[:, axis]
+    return spans
+
+
+@_part
+def _ends_beyond(frames, spans, size):
+    for field in range(frames.shape[0]):
+        for step in range(frames.shape[1]):
+            if frames[field, step] < 0 or frames[field, step] + spans[field] > size:
+                return True
+    return False
+
+
+@_part
+def _map_frames(frames, spans, descriptor, populate, places, maps):
+    """Map `frames`, neighbours together; addresses go to `places`, what to unmap to `maps`. (maps, whether all)"""
+    n_maps = 0
+    for field in range(frames.shape[0]):
+        step = 0
+        while step < frames.shape[1]:
+            low = frames[field, step]
+            high = low + spans[field]
+            end = step + 1
+            while end < frames.shape[1] and low <= frames[field, end] <= high + MERGE_GAP:
+                high = max(high, frames[field, end] + spans[field])
+                end += 1
+            origin = low // HUGE_PAGE * HUGE_PAGE
+            length = -(-high // HUGE_PAGE) * HUGE_PAGE - origin
+            address = _mmap(0, length, _PROT_READ, _MAP_SHARED, descriptor, origin)
+            if address == -1:
+                return n_maps, False
+            maps[n_maps, 0] = address
+            maps[n_maps, 1] = length
+            n_maps += 1
+            if populate:
+                # Fails where a touch would be a SIGBUS: beyond the end of the file, or on a bad disk.
+                needed = low // PAGE * PAGE
+                if _madvise(address + needed - origin, -(-high // PAGE) * PAGE - needed, _POPULATE_READ) != 0:
+                    return n_maps, False
+            for column in range(step, end):
+                places[field, column] = address + frames[field, column] - origin
+            step = end
+    return n_maps, True
+
+
+def _read_mapped(out, frames, dims, strides, offsets, scales, n_input, is_dense, counts, descriptor, size, populate):
+    """A window of frames at file offsets, through maps that live as long as they are used."""
+    spans = _spans(dims, strides)
+    if _ends_beyond(frames, spans, size):
+        return BEYOND_END
+    n_points = dims[0] * dims[1] * dims[2]
+    n_steps = frames.shape[1]
+    block = max(1, MAP_BLOCK // max(1, spans.sum()))
+    maps = np.empty((frames.shape[0] * (min(block, n_steps) + 1), 2), np.int64)
+    first = 0
+    while first < n_steps:
+        last = min(first + block, n_steps)
+        lead = 1 if first > 0 and last > n_input else 0
+        part = frames[:, first - lead : last]
+        places = np.empty(part.shape, np.int64)
+        n_maps, complete = _map_frames(part, spans, descriptor, populate, places, maps)
+        if complete:
+            _steps(out, places, first, lead, n_points, dims, strides, offsets, scales, n_input, is_dense, counts)
+        for number in range(n_maps):
+            _munmap(maps[number, 0], maps[number, 1])
+        if not complete:
+            return NOT_MAPPED
+        first = last
+    return DONE
+
+
+@_part
+def _tile_shape(dims, strides, room):
+    """(rows, points of a row) whose bytes of all fields fit into `room`; part of a row only where one does not fit."""
+    point = 0
+    step = 0
+    row = 0
+    pitch = 0
+    apart = False
+    for field in range(strides.shape[0]):
+        one = 4 * ((dims[2] - 1) * strides[field, 2] + strides[field, 3])
+        point += 4 * strides[field, 3]
+        step += 4 * strides[field, 2]
+        row += one
+        pitch += 4 * strides[field, 1]
+        apart = apart or 4 * strides[field, 1] - one > ROW_GAP
+    if row > room:
+        return 1, max(1, 1 + (room - point) // max(1, step))
+    if apart:
+        return 1, dims[2]
+    return min(dims[1], 1 + (room - row) // max(1, pitch)), dims[2]
+
+
+@_part
+def _read_exactly(descriptor, address, count, offset):
+    while count > 0:
+        got = _pread(descriptor, address, count, offset)
+        if got <= 0:
+            return False
+        address += got
+        offset += got
+        count -= got
+    return True
+
+
+@_part
+def _tile(
+    out, frames, step, i, j, p, rows, points, dims, strides, offsets, scales, n_input, is_dense, counts,
+    descriptor, buffer, at, before,
+):  # fmt: skip
+    """Rows j.. of plane i, points p.. of them, at one step: read into `buffer`, gathered from there."""
+    before[:] = at
+    place = buffer
+    for field in range(strides.shape[0]):
+        count = 4 * ((rows - 1) * strides[field, 1] + (points - 1) * strides[field, 2] + strides[field, 3])
+        skipped = 4 * (i * strides[field, 0] + j * strides[field, 1] + p * strides[field, 2])
+        if not _read_exactly(descriptor, place, count, frames[field, step] + skipped):
+            return False
+        at[field] = place
+        place += -(-count // 64) * 64
+    tile = np.empty(3, np.int64)
+    tile[0] = 1
+    tile[1] = rows
+    tile[2] = points
+    is_delta = step >= n_input
+    kind = 1 if is_delta else 0
+    point = ((step * dims[0] + i) * dims[1] + j) * dims[2] + p
+    _frame(
+        out + 4 * offsets.shape[1] * point, at, before, is_delta, is_dense, tile, strides, offsets[kind], scales[kind],
+        counts,
+    )  # fmt: skip
+    return True
+
+
+def _read_tiled(out, frames, dims, strides, offsets, scales, n_input, is_dense, counts, descriptor, size, buffer, room):
+    """A window of frames at file offsets, read in pieces that stay in the processor's cache.
+
+    buffer: address of `room` bytes.
+    """
+    if _ends_beyond(frames, _spans(dims, strides), size):
+        return BEYOND_END
+    n_fields, n_steps = frames.shape
+    has_delta = n_input < n_steps
+    half = room // 2 if has_delta else room  # differences need the tile of the step before
+    rows, points = _tile_shape(dims, strides, half - 64 * n_fields)
+    at = np.zeros(n_fields, np.int64)
+    before = np.zeros(n_fields, np.int64)
+    # States are read frame by frame, as they lie in the file; differences tile by tile.
+    for outer in range(1 if has_delta else n_steps):
+        for i in range(dims[0]):
+            for j in range(0, dims[1], rows):
+                for p in range(0, dims[2], points):
+                    for inner in range(n_steps if has_delta else 1):
+                        step = outer + inner
+                        if not _tile(
+                            out, frames, step, i, j, p, min(rows, dims[1] - j), min(points, dims[2] - p), dims, strides,
+                            offsets, scales, n_input, is_dense, counts, descriptor, buffer + (step % 2) * (room - half),
+                            at, before,
+                        ):  # fmt: skip
+                            return NOT_READ
+    return DONE
+
+
+def _unshuffle(source, out, size):
+    """Undo HDF5's shuffle, see `wellkit.readers.numpy_kernels.unshuffle`."""
+    n = source.size // size
+    if size == 4:
+        for i in range(n):
+            out[4 * i] = source[i]
+            out[4 * i + 1] = source[n + i]
+            out[4 * i + 2] = source[2 * n + i]
+            out[4 * i + 3] = source[3 * n + i]
+    else:
+        for part in range(size):
+            for i in range(n):
+                out[i * size + part] = source[part * n + i]
+    for i in range(n * size, source.size):
+        out[i] = source[i]
+
+
+def _fletcher32(data):
+    """HDF5's Fletcher-32, see `wellkit.readers.numpy_kernels.fletcher32`."""
+    first = np.uint64(0)
+    second = np.uint64(0)
+    seen = np.uint64(0)
+    whole = data.size // 2
+    for start in range(0, whole, 1 << 15):  # far from where the sums would overflow
+        for i in range(start, min(start + (1 << 15), whole)):
+            word = np.uint64(data[2 * i]) << np.uint64(8) | np.uint64(data[2 * i + 1])
+            seen |= word
+            first += word
+            second += first
+        first %= np.uint64(65535)
+        second %= np.uint64(65535)
+    if data.size % 2:
+        word = np.uint64(data[data.size - 1]) << np.uint64(8)
+        seen |= word
+        first = (first + word) % np.uint64(65535)
+        second = (second + first) % np.uint64(65535)
+    if seen:
+        first = first if first else np.uint64(65535)
+        second = second if second else np.uint64(65535)
+    return second << np.uint64(16) | first
+
+
+gather_steps = _kernel(_gather_steps)
+read_mapped = _kernel(_read_mapped)
+read_tiled = _kernel(_read_tiled)
+unshuffle = _kernel(_unshuffle)
+fletcher32 = _kernel(_fletcher32)

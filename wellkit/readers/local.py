@@ -1,0 +1,303 @@
+"""Windows of local shards, straight from the file to normalized, channels-last memory, without libhdf5.
+
+Plain arrays are mapped a window at a time, or read in pieces that stay in the processor's cache, and gathered by one
+kernel; compressed chunks are decoded once a batch, on a few threads.
+"""
+
+from __future__ import annotations
+
+import importlib
+import mmap
+import sys
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from types import ModuleType
+from typing import Literal, get_args
+
+import numpy as np
+
+from wellkit.errors import ArgumentError, ShardError
+from wellkit.readers.descriptors import Descriptors, OpenFile
+from wellkit.readers.geometry import FieldGeometry, WindowGeometry
+from wellkit.readers.pieces import Piece, Pieces
+from wellkit.readers.plan import FieldPlan, WindowRequest
+from wellkit.readers.workers import usable_cores, work_together
+
+Source = Literal["auto", "mmap", "pread"]
+
+_FILES = Descriptors()
+_TILE = 1 << 19  # bytes: with what it becomes, a tile fits into a core's second-level cache
+_KEPT_GEOMETRIES = 4096
+_POPULATE_READ = 22  # MADV_POPULATE_READ, since Linux 5.14
+
+
+class _Tile(threading.local):
+    """A thread's memory for tiles."""
+
+    def __init__(self) -> None:
+        self.buffer = np.empty(_TILE, np.uint8)
+        self.address = self.buffer.ctypes.data
+
+
+_TILES = _Tile()
+
+
+@lru_cache(maxsize=2)
+def _kernels(compiled: bool | None) -> ModuleType:
+    """The compiled kernels if asked for or, for None, if numba can be imported; else NumPy's."""
+    suits = sys.byteorder == "little" and sys.maxsize > 2**32
+    if compiled or (compiled is None and suits):
+        try:
+            return importlib.import_module("wellkit.readers.kernels")
+        except ImportError:
+            if compiled:
+                raise
+    return importlib.import_module("wellkit.readers.numpy_kernels")
+
+
+@lru_cache(maxsize=1)
+def _can_populate() -> bool:
+    with mmap.mmap(-1, mmap.PAGESIZE) as page:
+        try:
+            page.madvise(_POPULATE_READ)
+        except OSError:
+            return False
+    return True
+
+
+class _Job:
+    """One window that is put together from pieces."""
+
+    def __init__(self, request: WindowRequest, geometry: WindowGeometry, out: np.ndarray) -> None:
+        self.request, self.geometry, self.out = request, geometry, out
+
+
+class _Frame:
+    """One field of one frame: the pieces it takes and where in them it lies."""
+
+    def __init__(self, pieces: Pieces, path: str, field: FieldGeometry, trajectory: int, frame: int) -> None:
+        self._field = field
+        self._inner: tuple[int, ...] = ()
+        self._offset = field.offset(trajectory, frame)
+        self.pieces: list[Piece] = []
+        if field.kind == "contiguous":
+            self.pieces = [pieces.plan_range(path, field, field.in_file(trajectory, frame), field.span)]
+            self._offset = 0
+        elif field.boxes:
+            number, self._inner = field.slab(trajectory, frame)
+            self.pieces = [pieces.plan_chunk(path, field, number + box.number) for box in field.boxes]
+
+    def place(self) -> tuple[np.ndarray, int]:
+        """(memory, uint8, and the byte in it where the first needed element lies). The pieces must be there."""
+        field = self._field
+        if field.kind == "inline":
+            return np.frombuffer(field.array.inline or b"", np.uint8), self._offset
+        if field.kind == "missing":
+            return np.frombuffer(field.array.fill * field.plan.components, np.uint8), 0
+        buffers = [piece.buffer for piece in self.pieces]
+        if field.kind != "boxes":
+            assert buffers[0] is not None
+            return buffers[0], self._offset
+        dense = np.empty(field.dense_shape, field.dtype)
+        for box, buffer in zip(field.boxes, buffers, strict=True):
+            assert buffer is not None
+            chunk = buffer.view(field.dtype).reshape(field.array.chunk_shape)[self._inner]
+            dense[box.target] = chunk[box.source]
+        return dense.reshape(-1).view(np.uint8), 0
+
+
+class _Unit:
+    """One step of one window: the smallest work that threads share."""
+
+    def __init__(self, job: _Job, step: int, pieces: Pieces) -> None:
+        self.job, self.step = job, step
+        request, geometry = job.request, job.geometry
+        self.is_delta = step >= geometry.n_input
+        self.frames = [
+            [
+                _Frame(pieces, request.path, field, request.trajectory, request.start + number * request.stride)
+                for field in geometry.fields
+            ]
+            for number in ([step - 1, step] if self.is_delta else [step])
+        ]
+        self.pieces = [piece for frames in self.frames for frame in frames for piece in frame.pieces]
+
+
+class LocalReader:
+    """Reads windows of local shards into the caller's buffers.
+
+    Picklable, thread-safe, and safe under fork and spawn. Keeps open files (a bounded number a process, shared by all
+    readers), and nothing of what it reads.
+
+    Args:
+        source: how plain arrays are read: "mmap" maps a window at a time; "pread" reads it piece by piece; "auto"
+            takes the first on this machine's own file systems, the second on network file systems. A file that
+            shrinks *while* it is mapped ends the process with SIGBUS, as no check can prevent: use "pread" for files
+            that are being replaced.
+        threads: threads that decode chunks of one batch, the caller among them. None: one a core, at most 8. Use 1
+            in worker processes that already are one a core.
+        compiled: True for numba's kernels, False for NumPy's (slower, same values); None: numba's where there are.
+    """
+
+    def __init__(self, *, source: Source = "auto", threads: int | None = None, compiled: bool | None = None) -> None:
+        if source not in get_args(Source):
+            raise ArgumentError(f"source={source!r} is unknown; choose one of {', '.join(get_args(Source))}")
+        if threads is not None and threads < 1:
+            raise ArgumentError(f"threads={threads}: at least 1 is needed")
+        self.source: Source = source
+        self.threads = threads
+        self._compiled = compiled
+        self._geometries: dict[tuple[object, ...], WindowGeometry] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_geometries": {}}
+
+    def read_windows(self, requests: Sequence[WindowRequest], out: np.ndarray) -> None:
+        """Fill `out` with the windows: (x - offset) / scale of every field, as channels.
+
+        Args:
+            requests: one a window, all of as many steps and of the same size in space.
+            out: axes (window, step, space..., channel); each window C-contiguous. float32 is fastest; another float
+                type takes NumPy's arithmetic.
+
+        Raises:
+            DataNotFoundError: a shard is gone.
+            ShardError: a shard ends before an array does, or a chunk is damaged; names the file. `out` then holds
+                anything.
+            ArgumentError: requests, arrays and `out` do not fit together, or an array is one that only libhdf5 reads.
+        """
+        if out.ndim < 3 or out.shape[0] != len(requests):
+            raise ArgumentError(f"{len(requests)} windows do not fit into an array of shape {out.shape}")
+        if out.dtype.kind != "f" or not out.flags.writeable:
+            raise ArgumentError(f"windows need a writeable array of floats, not of {out.dtype}")
+        if out.size == 0:
+            return
+        if not out[0].flags.c_contiguous:
+            raise ArgumentError("each window of the output has to be C-contiguous")
+        left: list[_Job] = []
+        for request, window in zip(requests, out, strict=True):
+            geometry = self._geometry(request, window)
+            geometry.check(request.trajectory, request.start)
+            if not self._read_plain(request, geometry, window):
+                left.append(_Job(request, geometry, window))
+        if left:
+            self._read_pieces(left)
+
+    def read_constant(
+        self, path: str, fields: tuple[FieldPlan, ...], trajectory: int, crop: tuple[slice, ...], out: np.ndarray
+    ) -> None:
+        """Fill `out`, axes (space..., channel), with fields that have no time axis. Otherwise as `read_windows`."""
+        request = WindowRequest(path, fields, trajectory, start=0, n_steps=1, stride=1, n_input=1, crop=crop)
+        self.read_windows([request], out[np.newaxis, np.newaxis])
+
+    def close(self, path: str) -> None:
+        """Close a shard that this process may hold open: needed before writing to it or replacing it."""
+        _FILES.drop(path)
+
+    def _geometry(self, request: WindowRequest, window: np.ndarray) -> WindowGeometry:
+        crop = tuple((cut.start, cut.stop, cut.step) for cut in request.crop)
+        key = (request.fields, window.shape, request.n_steps, request.stride, request.n_input, crop)
+        found = self._geometries.get(key)
+        if found is None:
+            if window.shape[0] != request.n_steps:
+                raise ArgumentError(f"{request.n_steps} steps do not fit into an array of {window.shape[0]}")
+            found = WindowGeometry(
+                request.fields, window.shape[1:-1], window.shape[-1], request.n_steps, request.stride,
+                request.n_input, request.crop,
+            )  # fmt: skip
+            if len(self._geometries) >= _KEPT_GEOMETRIES:
+                self._geometries.clear()
+            self._geometries[key] = found
+        return found
+
+    def _read_plain(self, request: WindowRequest, geometry: WindowGeometry, window: np.ndarray) -> bool:
+        """Read a window that lies in the file as it is, through the compiled kernels; False if it cannot be."""
+        if not geometry.is_float32 or window.dtype != np.float32:
+            return False
+        kernels = _kernels(self._compiled)
+        places = geometry.in_file(request.trajectory, request.start) if hasattr(kernels, "read_mapped") else None
+        if places is None:
+            return False
+        dims = geometry.dims
+        if geometry.flat_dims is not None:
+            dims, places = geometry.flat_dims, places[:, :1]
+        with _FILES.use(request.path) as file:
+            size = file.size()
+            arguments = (
+                window.ctypes.data, places, dims, geometry.strides, geometry.offsets, geometry.scales,
+                geometry.n_input, geometry.is_dense, geometry.counts, file.descriptor, size,
+            )  # fmt: skip
+            status = kernels.NOT_MAPPED
+            if self._maps(file, geometry):
+                status = kernels.read_mapped(*arguments, _can_populate())
+            if status == kernels.NOT_MAPPED:
+                status = kernels.read_tiled(*arguments, _TILES.address, _TILE)
+            if status == kernels.BEYOND_END:
+                raise ShardError(
+                    f"{request.path}: has {size} bytes, but trajectory {request.trajectory}, frames from "
+                    f"{request.start} on lie beyond; it is truncated or changed since it was indexed: download it "
+                    "again, or index it again"
+                )
+        return bool(status == kernels.DONE)
+
+    def _maps(self, file: OpenFile, geometry: WindowGeometry) -> bool:
+        if self.source == "pread" or sys.platform != "linux" or geometry.is_sparse:
+            return False
+        return self.source == "mmap" or file.is_local
+
+    def _read_pieces(self, jobs: Sequence[_Job]) -> Pieces:
+        """Put windows together from chunks and ranges, a step at a time; neighbours follow each other."""
+        kernels = _kernels(self._compiled)
+        pieces = Pieces(_FILES, kernels)
+        order = sorted(
+            ((job.request.path, job.request.trajectory, job.request.start + step * job.request.stride, number, step))
+            for number, job in enumerate(jobs)
+            for step in range(job.geometry.n_steps)
+        )
+        units = [_Unit(jobs[number], step, pieces) for *_, number, step in order]
+        left = iter(units)
+        lock = threading.Lock()
+        failed = False
+
+        def work() -> None:
+            nonlocal failed
+            while not failed:
+                with lock:
+                    unit = next(left, None)
+                if unit is None:
+                    return
+                try:
+                    if not pieces.obtain(unit.pieces):
+                        return
+                    _gather(unit, kernels)
+                    pieces.release(unit.pieces)
+                except BaseException:
+                    failed = True
+                    raise
+
+        threads = self.threads or usable_cores()
+        work_together(work, min(threads, len(units)))
+        return pieces
+
+
+def _gather(unit: _Unit, kernels: ModuleType) -> None:
+    geometry, out = unit.job.geometry, unit.job.out
+    placed = [[frame.place() for frame in frames] for frames in unit.frames]
+    if geometry.is_float32 and out.dtype == np.float32 and hasattr(kernels, "gather_steps"):
+        places = np.array([[buffer.ctypes.data + at for buffer, at in row] for row in placed], dtype=np.int64).T
+        kernels.gather_steps(
+            out.ctypes.data, np.ascontiguousarray(places), unit.step, len(placed) - 1, geometry.dims, geometry.strides,
+            geometry.offsets, geometry.scales, geometry.n_input, geometry.is_dense, geometry.counts,
+        )  # fmt: skip
+        return
+    reference = importlib.import_module("wellkit.readers.numpy_kernels")
+    for number, field in enumerate(geometry.fields):
+        shape = (*out.shape[1:-1], field.plan.components)
+        strides = tuple(field.dtype.itemsize * step for step in (*field.strides, 1))
+        views = [np.ndarray(shape, field.dtype, row[number][0].data, row[number][1], strides) for row in placed]
+        values = reference.difference(views[1], views[0]) if unit.is_delta else views[0]
+        channels = slice(field.plan.first, field.plan.first + field.plan.components)
+        kind = int(unit.is_delta)
+        target = out[unit.step, ..., channels]
+        reference.normalize_into(values, geometry.offsets[kind, channels], geometry.scales[kind, channels], target)

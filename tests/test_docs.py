@@ -42,6 +42,7 @@ def script_of(text: str) -> tuple[list[str], int]:
 def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: int) -> None:
     lines, count = script_of((DOCS / page).read_text(encoding="utf-8"))
     assert count == blocks  # a fence that is spelled otherwise would be passed over
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # models this small lose time to threads, above all beside other work
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     result = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
+from wellkit.array_operations import flip, roll, take, transpose
 from wellkit.errors import ArgumentError, WellkitWarning
 from wellkit.formats.well import BoundaryCondition
 from wellkit.frameworks import Array, concatenate, framework_of, from_numpy, like, require, to_numpy
@@ -101,7 +102,7 @@ class RandomAxisFlip(Augmentation):
         parity = int(np.prod(signs))
 
         def mirror(field: Array, order: int, name: str, lead: int) -> Array:
-            field = _flip(field, tuple(lead + axis for axis in axes))
+            field = flip(field, tuple(lead + axis for axis in axes))
             factor = _sign_tensor(signs, order) * np.int8(parity if name in pseudo_fields else 1)
             return field if (factor == 1).all() else field * like(factor, field)
 
@@ -146,17 +147,17 @@ class RandomAxisPermute(Augmentation):
 
         def exchange(field: Array, order: int, name: str, lead: int) -> Array:
             rest = range(lead + n_dims, field.ndim)
-            field = _transpose(field, (*range(lead), *(lead + axis for axis in source), *rest))
+            field = transpose(field, (*range(lead), *(lead + axis for axis in source), *rest))
             for axis in rest:
-                field = _take(field, source, axis)
+                field = take(field, source, axis)
             return -field if parity < 0 and name in pseudo_fields else field
 
         result = _map_fields(data, exchange)
         if "boundary_conditions" in result:
-            result["boundary_conditions"] = _take(result["boundary_conditions"], source, 0)
+            result["boundary_conditions"] = take(result["boundary_conditions"], source, 0)
         if "space_grid" in result:
-            grid = _transpose(result["space_grid"], (*source, n_dims))
-            result["space_grid"] = _take(grid, source, n_dims)
+            grid = transpose(result["space_grid"], (*source, n_dims))
+            result["space_grid"] = take(grid, source, n_dims)
         return cast(Data, result)
 
 
@@ -195,11 +196,11 @@ class RandomAxisRoll(Augmentation):
         shifts = tuple(delta.values())
 
         def move(field: Array, order: int, name: str, lead: int) -> Array:
-            return _roll(field, shifts, tuple(lead + axis for axis in delta))
+            return roll(field, shifts, tuple(lead + axis for axis in delta))
 
         result = _map_fields(data, move)
         if "space_grid" in result:
-            result["space_grid"] = _roll(result["space_grid"], shifts, tuple(delta))
+            result["space_grid"] = roll(result["space_grid"], shifts, tuple(delta))
         return cast(Data, result)
 
 
@@ -362,7 +363,7 @@ def _sign_tensor(signs: np.ndarray, order: int) -> np.ndarray:
 
 def _mirrored_grid(grid: Array, axes: tuple[int, ...]) -> Array:
     """Coordinates of a tensor-product grid mirrored at the middle of the box along `axes`: x' = first + last - x."""
-    flipped = _flip(grid, axes)
+    flipped = flip(grid, axes)
     channels = []
     for number in range(grid.shape[-1]):
         channel = flipped[..., number : number + 1]
@@ -372,32 +373,6 @@ def _mirrored_grid(grid: Array, axes: tuple[int, ...]) -> Array:
             channel = (grid[(*origin, number)] + grid[(*end, number)]) - channel
         channels.append(channel)
     return concatenate(channels, axis=-1)
-
-
-# One spelling for the few array operations whose names or arguments differ between frameworks.
-
-
-def _module(array: Array) -> Any:
-    framework = framework_of(array)
-    names = {"torch": "torch", "jax": "jax.numpy", "numpy": "numpy"}
-    return require(names[framework], extra=framework, purpose="a transform")
-
-
-def _flip(array: Array, axes: tuple[int, ...]) -> Array:
-    return _module(array).flip(array, axes)
-
-
-def _transpose(array: Array, axes: tuple[int, ...]) -> Array:
-    module = _module(array)
-    return module.permute(array, axes) if framework_of(array) == "torch" else module.transpose(array, axes)
-
-
-def _roll(array: Array, shifts: tuple[int, ...], axes: tuple[int, ...]) -> Array:
-    return _module(array).roll(array, shifts, axes)
-
-
-def _take(array: Array, source: tuple[int, ...], axis: int) -> Array:
-    return array[(*(slice(None),) * axis, np.asarray(source))]
 
 
 def _functional() -> Any:

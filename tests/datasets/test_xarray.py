@@ -73,7 +73,7 @@ def test_every_variable_is_the_files(tmp_path: Path, backend: Literal["dask", "n
 def test_dask_reads_when_asked_and_from_several_threads(tmp_path: Path) -> None:
     import dask
 
-    tree = make_tree(tmp_path, splits=("train",), files=4)
+    tree = make_tree(tmp_path, splits=("train",), files=4, resolution=(64, 64), plain=True)  # too large to be kept
     data = opened(tree)
     found = data.to_xarray("dask")
     data.close()

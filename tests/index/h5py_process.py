@@ -19,20 +19,25 @@ def digests(path: str) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
         with h5py.File(path, "r") as file:
-            for group in ("", "group"):
-                for name in file[group or "/"]:
-                    text = name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
-                    key = f"{group}/{text}".lstrip("/")
-                    try:
-                        stored = file[group or "/"][name]
-                        if isinstance(stored, h5py.Dataset):
-                            values = np.asarray(stored[()])
-                            found[key] = hashlib.sha1(values.tobytes(), usedforsecurity=False).hexdigest()
-                    except Exception as error:
-                        found[key] = f"error: {error}"
+            _add(found, file, "", 0)
     except Exception as error:
         found[""] = f"error: {error}"
     return found
+
+
+def _add(found: dict[str, str], group: h5py.Group, path: str, depth: int) -> None:
+    for name in group:
+        text = name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
+        key = f"{path}/{text}".lstrip("/")
+        try:
+            stored = group[name]
+            if isinstance(stored, h5py.Dataset):
+                values = np.asarray(stored[()])
+                found[key] = hashlib.sha1(values.tobytes(), usedforsecurity=False).hexdigest()
+            elif isinstance(stored, h5py.Group) and depth < 3:
+                _add(found, stored, key, depth + 1)
+        except Exception as error:
+            found[key] = f"error: {error}"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from tests.trees import make_shard
 from wellkit.errors import DataNotFoundError, ShardError
 from wellkit.formats.well_writer import write_well_shard
 from wellkit.index import safely
+from wellkit.index.hdf5 import index_shard
 from wellkit.index.model import ShardIndex
 from wellkit.index.safely import Indexer, index_shard_safely, index_shards_safely
 
@@ -55,13 +56,27 @@ def write_victim(path: Path, kind: int) -> None:
         file["small"] = np.arange(4)
 
 
-def mutate(whole: bytes, rng: np.random.Generator) -> bytes:
-    """A few flipped bytes, or the end cut off."""
-    if rng.random() < 0.15:
+def metadata_of(path: Path) -> np.ndarray:
+    """Positions of the bytes that are not values, nor zero."""
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    wanted = content != 0
+    for array in index_shard(path, inline_limit=0).arrays.values():
+        if array.layout == "contiguous":
+            wanted[array.offset : array.offset + array.nbytes] = False
+        for offset, size in zip(array.offsets.tolist(), array.sizes.tolist(), strict=True):
+            wanted[max(offset, 0) : max(offset, 0) + size] = False
+    return np.flatnonzero(wanted)
+
+
+def mutate(whole: bytes, metadata: np.ndarray, rng: np.random.Generator) -> bytes:
+    """A few flipped bytes, half the time of metadata; or the end cut off."""
+    kind = rng.random()
+    if kind < 0.1:
         return whole[: int(rng.integers(len(whole)))]
     damaged = bytearray(whole)
     for _ in range(int(rng.integers(1, 4))):
-        damaged[int(rng.integers(len(damaged)))] ^= int(rng.integers(1, 256))
+        position = rng.choice(metadata) if kind < 0.6 else rng.integers(len(damaged))
+        damaged[int(position)] ^= int(rng.integers(1, 256))
     return bytes(damaged)
 
 
@@ -102,13 +117,13 @@ def campaign(folder: Path, count: int, seed: int) -> dict[str, int]:
     wholes = []
     for kind in range(len(KINDS)):
         write_victim(folder / "whole.hdf5", kind)
-        wholes.append((folder / "whole.hdf5").read_bytes())
+        wholes.append(((folder / "whole.hdf5").read_bytes(), metadata_of(folder / "whole.hdf5")))
     oracle = Oracle()
     with Indexer(timeout=5, inline_limit=64) as indexer:
         for number in range(count):
             rng = np.random.default_rng([seed, number])
             path = folder / f"victim_{number}.hdf5"
-            path.write_bytes(mutate(wholes[number % len(wholes)], rng))
+            path.write_bytes(mutate(*wholes[number % len(wholes)], rng))
             try:
                 index = indexer.index(path)
             except ShardError as error:

@@ -82,7 +82,7 @@ def test_any_file_reads_through_its_index_as_through_h5py(
                 for box in data.draw(st.lists(boxes(stored.shape), max_size=2)):
                     size = stored[box].shape
                     stored[box] = rng.integers(0, 2 if stored.dtype == bool else 120, size).astype(stored.dtype)
-        index = index_shard(path, inline_limit=inline_limit)
+        index = index_shard(path, inline_limit=inline_limit, verify=True)
         assert [array.layout for array in index.arrays.values()].count("fallback") == 0
         same_as_h5py(path, index)
         index.check(path)

@@ -291,7 +291,11 @@ def _codecs(plist: Any) -> tuple[Codec, ...]:
     for number in range(plist.get_nfilters()):
         code, _, values, name = plist.get_filter(number)
         known = _CODECS.get(code)
-        if known is None or (known == "shuffle" and not values):
+        if (
+            known is None
+            or (known == "shuffle" and (len(values) != 1 or values[0] == 0))
+            or (known == "deflate" and (len(values) != 1 or values[0] > 9))
+        ):
             raise UnsupportedError(f"filter {name.decode('ascii', 'replace') or code}")
         codecs.append(Codec(known, int(values[0]) if known == "shuffle" else 0))  # type: ignore[arg-type]
     return tuple(codecs)
@@ -306,7 +310,7 @@ def _fill(plist: Any, dtype: np.dtype[Any]) -> bytes:
 
 def _check_fill(plist: Any, n_missing: int) -> None:
     """What is missing reads as the fill value, unless the file says that nothing is ever filled in."""
-    if n_missing and (
-        plist.get_fill_time() == h5py.h5d.FILL_TIME_NEVER or plist.fill_value_defined() == h5py.h5d.FILL_VALUE_UNDEFINED
-    ):
+    filled = (h5py.h5d.FILL_TIME_ALLOC, h5py.h5d.FILL_TIME_IFSET)
+    undefined = plist.fill_value_defined() == h5py.h5d.FILL_VALUE_UNDEFINED
+    if n_missing and (undefined or plist.get_fill_time() not in filled):
         raise UnsupportedError("unwritten parts without a fill value")

@@ -183,6 +183,21 @@ def test_rollouts_in_pieces_are_the_same(tmp_path: Path, memory: int) -> None:
         assert np.isnan(target[trajectory][length:]).all()
 
 
+def test_a_limit_makes_unequal_trajectories_go_side_by_side(tmp_path: Path) -> None:
+    # 40 and 14 frames predict 10 steps each, in pieces of 4 that the shortest trajectory (8 frames) allows: the last
+    # piece may not reach beyond the 14 frames into the next trajectory.
+    base = make_advection(tmp_path, trajectories=(1, 1, 2), steps=40, steps_of_second_file=14)
+    short = make_advection(tmp_path / "short", trajectories=(1, 1, 2), steps=8)
+    folder = Path(NAME) / "data" / "test"
+    (short / folder / f"{NAME}_0.hdf5").rename(base / folder / f"{NAME}_2.hdf5")
+    plan = plan_rollouts(NAME, str(base), "test", n_steps_input=4, batch_size=8, max_steps=10)
+    assert (plan.lengths, plan.piece) == ((10,) * 4 + (4,) * 2, 4)
+    assert plan.groups == ((0, 1, 2, 3), (4, 5))
+    scores = score_rollouts(Exact(), plan, device=CPU, eps=1e-7, split="test", allowed=(False,) * 3)
+    assert np.nanmax(scores.vrmse) == 0.0
+    assert np.isfinite(scores.vrmse).sum() == 3 * (4 * 10 + 2 * 4)
+
+
 def test_trajectories_of_unequal_length_count_where_they_are(tmp_path: Path) -> None:
     base = make_advection(tmp_path, trajectories=(1, 1, 2), steps=22, steps_of_second_file=9)
     result = evaluate("persistence", data=base, dataset=NAME, device="cpu")

@@ -65,10 +65,12 @@ class RolloutPlan:
         """(first step from 0, steps to skip, steps to use, window indices) of one group, in order of time."""
         length = self.lengths[group[0]]
         starts_of = [self._first_window(trajectory) for trajectory in group]
+        # Trajectories that predict equally many steps may be stored with unequal numbers of frames.
+        last_start = min(self._last_start(trajectory) for trajectory in group)
         step = 0
         while step < length:
             # The last piece reaches back, so that it ends with the trajectory.
-            start = min(step, self._last_start(group[0]))
+            start = min(step, last_start)
             skip = step - start
             use = min(self.piece - skip, length - step)
             yield step, skip, use, [first + start for first in starts_of]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,14 @@ def test_compat_correlation_with_itself() -> None:
     found = metrics.pearson_r(TARGET, TARGET, n_spatial_dims=2, compat="the_well")[0]
     assert found == pytest.approx(3.5 / (14 / 3 + 1e-7), rel=1e-12)
     assert metrics.pearson_r(TARGET, TARGET, n_spatial_dims=2)[0] == pytest.approx(1.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("framework", [np.asarray, torch.tensor])
+def test_correlation_with_a_uniform_field_is_undefined(framework: Callable[[np.ndarray], Array]) -> None:
+    # The mean of 1000 times 0.1 is not exactly 0.1: what is left over must not be taken for a pattern.
+    uniform, pattern = np.full((1000, 1), 0.1), np.linspace(0, 1, 1000)[:, None]
+    for x, y in ((uniform, 3 * uniform), (uniform, pattern), (pattern, uniform)):
+        assert math.isnan(metrics.pearson_r(framework(x), framework(y), n_spatial_dims=1)[0])
 
 
 def test_compat_equals_the_formulas_of_the_well() -> None:

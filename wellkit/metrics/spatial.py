@@ -274,8 +274,10 @@ def pearson_r(
     if pair.points < 2:
         raise ScoreError("a correlation over space needs at least 2 grid points, found 1")
     ops, axes = pair.ops, pair.axes
+    first = (..., *(slice(0, 1),) * n_spatial_dims, slice(None))
     with _quiet():
-        x, y = ops.centred(pair.prediction, axes), ops.centred(pair.target, axes)
+        # From the first point on, so that a uniform field is exactly 0 and not what rounding leaves of its mean.
+        x, y = (ops.centred(values - values[first], axes) for values in (pair.prediction, pair.target))
         covariance, spread = (
             ops.mean(x * y, axes),
             ops.sqrt(ops.mean(x**2, axes)) * ops.sqrt(ops.mean(y**2, axes)),

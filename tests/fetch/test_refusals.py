@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import wellkit
+from tests.catalog.builders import write_card
 from tests.fetch.failing import fail
 from tests.hub.dataset import REPOSITORY, SHARDS
 from tests.hub.faults import Answer, html_page
@@ -46,6 +47,14 @@ def test_a_listing_without_size_or_hash_is_refused(
 ) -> None:
     hub.repositories[REPOSITORY].extra_entries.append(entry)
     fail(tmp_path, HubError, "no usable size and hash for data/train/x.hdf5")
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_published_files_never_mix_with_generated_ones(published: Path, tmp_path: Path, dry_run: bool) -> None:
+    write_card(tmp_path / "small_waves" / "card.yaml", generator={"name": "wellkit.generation:waves", "version": "1"})
+    fail(tmp_path, StorageError, "small_waves holds data that wellkit generated.*another target", dry_run=dry_run)
+    write_card(tmp_path / "small_waves" / "card.yaml")  # a card of one's own is no reason to refuse
+    assert wellkit.download(REPOSITORY, tmp_path, dry_run=dry_run).count("fetch") == SHARDS + 1
 
 
 @pytest.mark.parametrize("path", ["/revision/", "/tree/"])

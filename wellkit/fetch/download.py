@@ -16,7 +16,8 @@ from typing import Any
 from rich.filesize import decimal
 
 from wellkit import catalog
-from wellkit.errors import ArgumentError, DataNotFoundError, UnknownDatasetError, WellkitWarning
+from wellkit.catalog.files import is_generated
+from wellkit.errors import ArgumentError, DataNotFoundError, StorageError, UnknownDatasetError, WellkitWarning
 from wellkit.fetch.disk import check_space, hash_file, remove_partials, sole_use
 from wellkit.fetch.hub import HubSource, Snapshot
 from wellkit.fetch.plan import STATISTICS_FILE, Action, ActionKind, Selection, plan, select
@@ -138,7 +139,7 @@ def download(
         DataNotFoundError: no such repository, revision or split, or no file passes the filters.
         HubError: the Hub cannot be reached or refuses.
         IntegrityError: an unsafe listing, or content that is not what the listing promises.
-        StorageError: the target is full or cannot be written.
+        StorageError: the target is full or cannot be written, or holds generated data.
     """
     if where is not None:
         raise ArgumentError(
@@ -161,6 +162,11 @@ def download(
     snapshot = hub.snapshot(revision)
     files = select(snapshot.files, wanted, source=str(hub))
     directory = (data_dir() if to is None else Path(to).expanduser()) / folder_name
+    if is_generated(directory):
+        raise StorageError(
+            f"{directory} holds data that wellkit generated, under the names of the published files; the two must not "
+            "mix: choose another target, or move that folder away"
+        )
     record = Record(directory, repository)
     on_disk = {file.path: local for file in files if (local := record.local(file.path)) is not None}
     notes = _notes(card, snapshot, directory)

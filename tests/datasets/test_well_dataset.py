@@ -174,6 +174,19 @@ def test_rollouts_keep_their_own_length(tmp_path: Path) -> None:
     assert "output_mask" not in shortest.__getitems__([1, 2])[0]
 
 
+def test_unflattened_rollouts_are_padded_field_by_field(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, steps=(5, 8), splits=("test",))
+    own = dataset(tree, well_split_name="test", n_steps_input=2, full_trajectory_mode=True, flatten_tensors=False)
+    short, long = own.__getitems__([1, 2])
+    np.testing.assert_array_equal(short["output_mask"], [True] * 3 + [False] * 3)
+    assert long["output_mask"].all()
+    velocity, own_velocity = short["output_fields"][1]["velocity"], own[1]["output_fields"][1]["velocity"]
+    assert velocity.shape == long["output_fields"][1]["velocity"].shape == (6, 8, 6, 2)
+    np.testing.assert_array_equal(velocity[:3], own_velocity)
+    assert np.isnan(velocity[3:]).all()
+    assert len(short["input_fields"][1]["velocity"]) == 2
+
+
 def test_long_rollouts_are_not_cut_silently(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, steps=(130,), splits=("test",), files=1, plain=True, resolution=(2, 2))
     assert len(dataset(tree, well_split_name="test", full_trajectory_mode=True)[0]["output_fields"]) == 129

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
@@ -111,24 +111,39 @@ def pad_rollouts(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Adds `output_mask`, bool, axis (output step): true where the step is real.
     """
-    lengths = [
-        len(sample["output_time_grid" if "output_fields" not in sample else "output_fields"]) for sample in samples
-    ]
-    longest = max(lengths)
+    arrays = [next(array for key in OUTPUT_KEYS for array in _arrays(sample.get(key))) for sample in samples]
+    longest = max(map(len, arrays))
     padded = []
-    for sample, length in zip(samples, lengths, strict=True):
+    for sample, array in zip(samples, arrays, strict=True):
         result = dict(sample)
-        framework = framework_of(next(iter(sample.values())))
         for key in OUTPUT_KEYS:
-            if key in sample and length < longest:
-                values = to_numpy(sample[key])
-                dtype = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
-                filled = np.full((longest, *values.shape[1:]), np.nan, dtype=dtype)
-                filled[:length] = values
-                result[key] = from_numpy(filled, framework)
-        result["output_mask"] = from_numpy(np.arange(longest) < length, framework)
+            if key in sample:
+                result[key] = _padded(sample[key], longest)
+        result["output_mask"] = from_numpy(np.arange(longest) < len(array), framework_of(array))
         padded.append(result)
     return padded
+
+
+def _arrays(value: Any) -> Iterator[Array]:
+    """An array, or every array in nested mappings; none in None."""
+    if isinstance(value, Mapping):
+        for part in value.values():
+            yield from _arrays(part)
+    elif value is not None:
+        yield value
+
+
+def _padded(value: Any, longest: int) -> Any:
+    """An array, or every array in nested mappings, with NaN after its steps up to `longest`."""
+    if isinstance(value, Mapping):
+        return {key: _padded(part, longest) for key, part in value.items()}
+    if len(value) == longest:
+        return value
+    values = to_numpy(value)
+    dtype = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+    filled = np.full((longest, *values.shape[1:]), np.nan, dtype=dtype)
+    filled[: len(values)] = values
+    return like(filled, value)
 
 
 # Keys of a sample, in the order they are delivered.

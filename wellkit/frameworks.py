@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -111,3 +111,24 @@ class SharedCounter:
     @value.setter
     def value(self, number: int) -> None:
         self._cell[0] = number
+
+
+def register_collate(kind: type, function: Callable[..., Any]) -> None:
+    """Let torch's `default_collate` call `function(batch, collate_fn_map=...)` for batches of `kind`."""
+    importlib.import_module("torch.utils.data._utils.collate").default_collate_fn_map.setdefault(kind, function)
+
+
+def in_worker_process() -> bool:
+    """Whether this is a worker process of a torch DataLoader."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.utils.data.get_worker_info() is not None
+
+
+def shared_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[np.ndarray, Array]:
+    """Uninitialized shared memory, as a NumPy array and as the torch tensor it belongs to."""
+    torch = importlib.import_module("torch")
+    count = int(np.prod(shape, dtype=np.int64))
+    kind = from_numpy(np.empty(0, dtype=dtype), "torch").dtype
+    storage = torch.UntypedStorage._new_shared(count * dtype.itemsize)
+    tensor = torch.empty(0, dtype=kind).set_(storage, 0, shape)
+    return tensor.numpy(), tensor

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +18,9 @@ from wellkit.errors import WellkitWarning
 from wellkit.formats.well import BoundaryCondition, FieldLayout, WellLayout
 from wellkit.frameworks import Framework, from_numpy, to_numpy
 from wellkit.normalization import Normalization
+from wellkit.readers.indexed import IndexedReader
+from wellkit.readers.local import LocalReader
+from wellkit.readers.plan import FieldPlan, WindowRequest
 from wellkit.readers.protocol import ShardReader
 
 
@@ -100,6 +106,68 @@ class ShardAssembler:
         self._delta = delta
         self._cache_limit = cache_limit
         self._cache: dict[str, np.ndarray] = {}
+        self._plans: dict[str, tuple[FieldPlan, ...] | None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plans": {}}  # plans hold chunk tables, which a child finds in the index
+
+    def close(self) -> None:
+        """Let go of what this process holds open. What is read next is checked anew."""
+        self._plans.clear()
+        self._reader.close()
+
+    # straight from the file
+
+    def request(self, window: WindowSpec) -> WindowRequest | None:
+        """The window for `LocalReader`; None where only h5py can read it, or the normalization is not affine."""
+        plans = self._plan("variable", self.variable)
+        if plans is None:
+            return None
+        return WindowRequest(
+            self._reader.location,
+            plans,
+            window.trajectory,
+            window.start,
+            window.n_steps,
+            window.stride,
+            window.n_input,
+            self._crop,
+        )
+
+    def _plan(self, key: str, channels: tuple[Channel, ...]) -> tuple[FieldPlan, ...] | None:
+        if key not in self._plans:
+            self._plans[key] = self._make_plan(channels)
+        return self._plans[key]
+
+    def _make_plan(self, channels: tuple[Channel, ...]) -> tuple[FieldPlan, ...] | None:
+        norm, reader = self._normalization, self._reader
+        if not isinstance(reader, IndexedReader) or not (norm is None or isinstance(norm, Normalization)):
+            return None
+        plans = []
+        for channel in channels:
+            array = reader.array(channel.field.path)
+            if array.layout == "fallback":
+                return None
+            plans.append(
+                FieldPlan(
+                    array,
+                    channel.first,
+                    channel.size,
+                    *self._affine(channel, delta=False),
+                    has_sample_axis=channel.field.sample_varying,
+                    has_time_axis=channel.field.time_varying,
+                    spatial=channel.field.dim_varying,
+                    delta=self._affine(channel, delta=True) if self._delta and channel.field.time_varying else None,
+                )
+            )
+        return tuple(plans)
+
+    def _affine(self, channel: Channel, *, delta: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(offset, scale) of a field's components side by side; (0, 1) changes no value."""
+        if self._normalization is None:
+            return np.zeros(channel.size, np.float32), np.ones(channel.size, np.float32)
+        offset, scale = self._normalization.affine(channel.field.name, delta=delta)
+        return offset.reshape(-1), scale.reshape(-1)
 
     def _cached(self, key: str, value: np.ndarray) -> np.ndarray:
         """Keep `value` for the next window; read-only, since the same array is handed out again."""
@@ -112,7 +180,11 @@ class ShardAssembler:
 
     def variable_fields(self, window: WindowSpec) -> np.ndarray:
         """Time-varying fields, normalized: (time, space..., channel)."""
-        out = self._buffer(self.variable, (window.n_steps,))
+        out = np.empty((window.n_steps, *self.shape(self.variable)), self.dtype(self.variable))
+        request = self.request(window)
+        if request is not None:
+            local_reader().read_windows([request], out[np.newaxis])
+            return out
         for channel in self.variable:
             values = self._read(channel.field, window.trajectory, window.frames)
             target = _components(out, channel, values.ndim)
@@ -128,20 +200,28 @@ class ShardAssembler:
         """Fields constant in time, normalized: (space..., channel)."""
         if "constant_fields" in self._cache:
             return self._cache["constant_fields"]
-        out = self._buffer(self.constant, ())
-        for channel in self.constant:
-            values = self._read(channel.field, trajectory, slice(None))
-            self._store(channel.field, values, _components(out, channel, values.ndim), delta=False)
+        out = np.empty(self.shape(self.constant), self.dtype(self.constant))
+        plans = self._plan("constant", self.constant)
+        if plans is not None and out.size:
+            local_reader().read_constant(self._reader.location, plans, trajectory, self._crop, out)
+        else:
+            for channel in self.constant:
+                values = self._read(channel.field, trajectory, slice(None))
+                self._store(channel.field, values, _components(out, channel, values.ndim), delta=False)
         if any(channel.field.sample_varying for channel in self.constant):
             return out
         return self._cached("constant_fields", out)
 
-    def _buffer(self, channels: tuple[Channel, ...], lead: tuple[int, ...]) -> np.ndarray:
-        count = sum(channel.size for channel in channels)
-        dtype = promoted(np.dtype(channel.field.dtype) for channel in channels) if channels else np.dtype(np.float32)
-        if dtype.kind != "f":
-            dtype = np.dtype(np.float32)
-        return np.empty((*lead, *self._resolution, count), dtype=dtype.newbyteorder("="))
+    def shape(self, channels: tuple[Channel, ...]) -> tuple[int, ...]:
+        """(space..., channel) of fields side by side."""
+        return (*self._resolution, sum(channel.size for channel in channels))
+
+    def dtype(self, channels: tuple[Channel, ...]) -> np.dtype[Any]:
+        """Of fields side by side: the float type that holds them all."""
+        if not channels:
+            return np.dtype(np.float32)
+        found = promoted(np.dtype(channel.field.dtype) for channel in channels)
+        return found.newbyteorder("=") if found.kind == "f" else np.dtype(np.float32)
 
     def _read(self, field: FieldLayout, trajectory: int, frames: slice) -> np.ndarray:
         """Stored values with a size-1 axis wherever the field does not vary: (time?, space..., component...)."""
@@ -247,6 +327,17 @@ class ShardAssembler:
         if any(condition.sample_varying for condition in self.layout.boundaries):
             return codes
         return self._cached("boundaries", codes)
+
+
+@lru_cache(maxsize=1)
+def _local_reader(pid: int) -> LocalReader:
+    # A worker process is one of several: threads of its own would only stand in the way of the others.
+    return LocalReader(threads=1 if multiprocessing.parent_process() is not None else None)
+
+
+def local_reader() -> LocalReader:
+    """This process's reader of local windows."""
+    return _local_reader(os.getpid())
 
 
 def _components(buffer: np.ndarray, channel: Channel, ndim: int) -> np.ndarray:

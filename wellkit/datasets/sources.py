@@ -74,8 +74,10 @@ def resolve_source(
     if normalization_path is not None:
         given = os.fspath(normalization_path)
         if not (os.path.isabs(given) or "://" in given or given.startswith(root)):
-            given = join(root, given)
-        default = (given,)
+            # the_well drops leading dots and slashes: code written for it says ../stats.yaml and means root/stats.yaml
+            default = (join(root, given), join(root, given.lstrip("./")))
+        else:
+            default = (given,)
     commit = None
     if (repository := _HUB_REPOSITORY.match(root)) is not None:
         # A branch can move while an epoch runs: everything is read from the commit it names now.

@@ -11,7 +11,9 @@ from wellkit.datasets.samples import WellMetadata
 from wellkit.errors import ArgumentError, FormatError, did_you_mean
 from wellkit.formats.well import FieldLayout, WellLayout, parse_layout
 from wellkit.readers.hdf5 import Hdf5Reader
+from wellkit.readers.indexed import IndexedReader
 from wellkit.readers.protocol import ShardReader
+from wellkit.storage import locate
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def open_tree(
         FormatError: shards differ in dataset name, dimensions, resolution, fields or scalars; names both files.
         ArgumentError: a name in `fields` is no field of the dataset.
     """
-    readers = tuple(Hdf5Reader(location, storage_options) for location in locations)
+    readers = tuple(_reader(location, storage_options) for location in locations)
     layouts = tuple(parse_layout(reader) for reader in readers)
     for layout in layouts[1:]:
         _check_alike(layouts[0], layout)
@@ -60,6 +62,12 @@ def open_tree(
     variable = tuple(f.name for f in first.fields if f.time_varying and f.name in wanted)
     constant = tuple(f.name for f in first.fields if not f.time_varying and f.name in wanted)
     return ShardTree(readers, layouts, variable, constant)
+
+
+def _reader(location: str, storage_options: Mapping[str, Any] | None) -> ShardReader:
+    if "://" in location and not location.startswith("file://"):
+        return Hdf5Reader(location, storage_options)
+    return IndexedReader(locate(location).path)
 
 
 # What all shards of a split have to share: (what, how to read it off a layout).

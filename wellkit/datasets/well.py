@@ -1,4 +1,7 @@
-"""`WellDataset`: windows of The Well's simulations as samples, map-style."""
+"""`WellDataset`: windows of The Well's simulations as samples, map-style.
+
+A little over 400 lines because it is one class, whose arguments take eighty lines to explain.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ import numpy as np
 
 from wellkit.datasets.arguments import DatasetArguments, check_arguments, check_crop
 from wellkit.datasets.assembly import ShardAssembler, WindowSpec
+from wellkit.datasets.batches import BatchSamples, BufferPool, prepare_framework, read_batch
 from wellkit.datasets.described import Described
 from wellkit.datasets.errata import warn_of_errata
+from wellkit.datasets.normalizing import normalization_class, open_normalization
+from wellkit.datasets.planning import plan_windows
 from wellkit.datasets.samples import (
     FieldViews,
     TrajectoryData,
@@ -24,14 +30,9 @@ from wellkit.datasets.samples import (
 )
 from wellkit.datasets.sources import find_shards, resolve_source
 from wellkit.datasets.tree import build_metadata, open_tree
-from wellkit.errors import DataNotFoundError, StatisticsError, WindowError
-from wellkit.formats.statistics_file import load_statistics
 from wellkit.frameworks import Array, SharedCounter, check_framework, from_numpy
-from wellkit.normalization import Normalization, RMSNormalization, ZScoreNormalization
 from wellkit.sampling import draw_stride, generator, restrict
-from wellkit.windows import Window, WindowTable, count_windows, largest_stride, rollout_outputs
-
-_NORMALIZATIONS = {"zscore": ZScoreNormalization, "rms": RMSNormalization}
+from wellkit.windows import Window, largest_stride
 
 
 class WellDataset(Described):
@@ -183,6 +184,7 @@ class WellDataset(Described):
         self.storage_options = dict(storage_options or {})
         self.seed = seed
         self._epoch = SharedCounter(self.framework)
+        self._buffers = BufferPool()
 
         self.files_paths = find_shards(
             source, include=include_filters, exclude=exclude_filters, storage_options=storage_options
@@ -191,14 +193,38 @@ class WellDataset(Described):
         self._layouts = self._tree.layouts
         first = self._layouts[0]
         self._crop = check_crop(crop, first.resolution)
-        self._plan_windows(rollout_length)
+        plan = plan_windows(
+            self._layouts,
+            n_steps_input=n_steps_input,
+            n_steps_output=n_steps_output,
+            stride=min_dt_stride,
+            full_trajectory=full_trajectory_mode,
+            first_output=start_output_steps_at_t,
+            max_outputs=max_rollout_steps,
+            shortest=rollout_length == "shortest",
+        )
+        self._steps, self._outputs, self._table = plan.steps, plan.outputs, plan.table
+        self.n_windows_per_trajectory = plan.windows
+        if full_trajectory_mode:
+            self.n_steps_output = max(plan.outputs)
         self.metadata: WellMetadata = build_metadata(
             self._tree,
             resolution=tuple(len(range(*c.indices(n))) for c, n in zip(self._crop, first.resolution, strict=True)),
             steps=self._steps,
         )
         self.dataset_name = name_override or self.metadata.dataset_name
-        self.normalization_path, self.norm = self._open_normalization(source, normalization_type)
+        self.normalization_type = normalization_class(normalization_type)
+        self.normalization_path, self.norm = source.statistics[0], None
+        if use_normalization:
+            self.normalization_path, self.norm = open_normalization(
+                source.statistics,
+                self.normalization_type,
+                variable=self.core_field_names,
+                constant=self.core_constant_field_names,
+                shapes={field.name: (self.n_spatial_dims,) * field.order for field in first.fields},
+                min_std=min_std,
+                storage_options=self.storage_options,
+            )
         self._assemblers = tuple(
             ShardAssembler(
                 layout,
@@ -224,71 +250,6 @@ class WellDataset(Described):
         if errata == "warn" and first.generator is None:  # errata are about published data, not about generated
             warn_of_errata(well_dataset_name or self.metadata.dataset_name, well_split_name, stacklevel=3)
 
-    # Setting up
-
-    def _plan_windows(self, rollout_length: str) -> None:
-        """Set how many frames and windows each shard gives. Raises WindowError where one is too short."""
-        n_steps = self.n_steps_input + self.n_steps_output
-        own = [layout.n_steps for layout in self._layouts]
-        self._steps = [min(own)] * len(own) if self.full_trajectory_mode and rollout_length == "shortest" else own
-        counts = []
-        self._outputs: list[int] = []
-        for layout, steps in zip(self._layouts, self._steps, strict=True):
-            if self.full_trajectory_mode:
-                outputs = rollout_outputs(steps, self.n_steps_input, self.min_dt_stride, self.start_output_steps_at_t)
-                count = int(outputs > 0)
-            else:
-                outputs = self.n_steps_output
-                count = count_windows(steps, n_steps, self.min_dt_stride)
-            if count < 1:
-                wanted = (
-                    "at least 1 output step" if self.full_trajectory_mode else f"{self.n_steps_output} output steps"
-                )
-                raise WindowError(
-                    f"{layout.location}: trajectories of {steps} steps are too short for {self.n_steps_input} input "
-                    f"steps and {wanted} with stride {self.min_dt_stride}"
-                    + (f" and outputs from frame {self.start_output_steps_at_t}" * (self.start_output_steps_at_t >= 0))
-                    + "; ask for fewer steps, a smaller stride, or leave the file out with exclude_filters"
-                )
-            counts.append(count)
-            self._outputs.append(outputs if self.max_rollout_steps is None else min(outputs, self.max_rollout_steps))
-        self.n_windows_per_trajectory = counts
-        self._table = WindowTable([layout.n_trajectories for layout in self._layouts], counts)
-        if self.full_trajectory_mode:
-            self.n_steps_output = max(self._outputs)
-
-    def _open_normalization(self, source: Any, kind: Callable[..., Any] | str | None) -> tuple[str, Any]:
-        """(where the statistics are, the normalization or None)."""
-        if isinstance(kind, str):
-            if kind not in _NORMALIZATIONS:
-                raise StatisticsError(
-                    f"normalization_type={kind!r} is unknown; choose one of {', '.join(_NORMALIZATIONS)}"
-                )
-            build: Callable[..., Any] = _NORMALIZATIONS[kind]
-        else:
-            build = kind or ZScoreNormalization
-        self.normalization_type = build
-        if not self.use_normalization:
-            return source.statistics[0], None
-        for candidate in source.statistics:
-            try:
-                statistics = load_statistics(candidate, storage_options=self.storage_options)
-            except DataNotFoundError:
-                continue
-            content = statistics.to_mapping()
-            try:
-                norm = build(content, self.core_field_names, self.core_constant_field_names, min_denom=self.min_std)
-                if isinstance(norm, Normalization):
-                    n_dims = self.n_spatial_dims
-                    norm.check_shapes({f.name: (n_dims,) * f.order for f in self._layouts[0].fields})
-            except StatisticsError as error:
-                raise StatisticsError(f"{candidate}: {error}") from error
-            return candidate, norm
-        raise StatisticsError(
-            f"use_normalization=True needs statistics, but there is no {source.statistics[0]}; compute them with "
-            f"`wellkit stats PATH --write`, give normalization_path=, or set use_normalization=False"
-        )
-
     # Samples
 
     def __len__(self) -> int:
@@ -305,10 +266,39 @@ class WellDataset(Described):
             data = self.transform(data, metadata)
         return self._construct_sample(self._postprocess_data(data, metadata), metadata)
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The samples of one batch; rollouts of unequal length are padded with NaN and get `output_mask`."""
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[dict[str, Any]]:
+        """The samples of one batch, read at once where that is possible.
+
+        Rollouts of unequal length are padded with NaN and get `output_mask`.
+        """
+        batch = self._read_batch(indices) if self._is_plain else None
+        if batch is not None:
+            return batch
         samples = [self[index] for index in indices]
         return pad_rollouts(samples) if self.unequal_rollouts and samples else samples
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether nothing stands between the files and the sample that has to see one sample at a time."""
+        kind = type(self)
+        hooks = ("__getitem__", "_load_one_sample", "_preprocess_data", "_postprocess_data", "_construct_sample")
+        return (
+            self.transform is None
+            and self.flatten_tensors
+            and not self.unequal_rollouts
+            and all(getattr(kind, hook) is getattr(WellDataset, hook) for hook in hooks)
+        )
+
+    def _read_batch(self, indices: Sequence[int]) -> BatchSamples | None:
+        prepare_framework(self.framework)
+        places = [self._place(index) for index in indices]
+        return read_batch(
+            [(self._assemblers[metadata.file_idx], window) for window, metadata in places],
+            framework=self.framework,
+            pool=self._buffers,
+            delta=self._delta,
+            others=self._read_rest,
+        )
 
     @property
     def unequal_rollouts(self) -> bool:
@@ -332,11 +322,11 @@ class WellDataset(Described):
         whole = int(position if self.restriction_set is None else self.restriction_set[position])
         return whole, self._table.locate(whole)
 
-    def _load_one_sample(self, index: int) -> tuple[TrajectoryData, TrajectoryMetadata]:
+    def _place(self, index: int) -> tuple[WindowSpec, TrajectoryMetadata]:
+        """Which frames sample `index` is made of."""
         whole, window = self._window(index)
         rng = generator(self.seed, self.epoch, whole)
-        outputs = self._outputs[window.file]
-        n_steps = self.n_steps_input + outputs
+        n_steps = self.n_steps_input + self._outputs[window.file]
         stride = self.min_dt_stride
         if self.max_dt_stride > stride:
             fits = largest_stride(window.start, self._steps[window.file], self.n_steps_input + self.n_steps_output)
@@ -345,27 +335,47 @@ class WellDataset(Described):
         if self.full_trajectory_mode and self.start_output_steps_at_t >= 0:
             start = self.start_output_steps_at_t - self.n_steps_input * stride
         spec = WindowSpec(window.trajectory, start, n_steps, stride, self.n_steps_input)
-        metadata = TrajectoryMetadata(self, window.file, window.trajectory, start, stride, rng)
-        return self._read(self._assemblers[window.file], spec), metadata
+        return spec, TrajectoryMetadata(self, window.file, window.trajectory, start, stride, rng)
+
+    def _load_one_sample(self, index: int) -> tuple[TrajectoryData, TrajectoryMetadata]:
+        window, metadata = self._place(index)
+        return self._read(self._assemblers[metadata.file_idx], window), metadata
 
     def _read(self, shard: ShardAssembler, window: WindowSpec) -> TrajectoryData:
         """One window as arrays of the framework, fields as views by tensor order."""
-        variable = self._convert(shard.variable_fields(window))
-        constant = self._convert(shard.constant_fields(window.trajectory))
         scalars = shard.variable_scalars(window)
         constants = shard.constant_scalars(window.trajectory)
         data: TrajectoryData = {
-            "variable_fields": FieldViews(variable, shard.variable),
-            "constant_fields": FieldViews(constant, shard.constant),
+            "variable_fields": FieldViews(self._convert(shard.variable_fields(window)), shard.variable),
+            "constant_fields": FieldViews(self._convert(shard.constant_fields(window.trajectory)), shard.constant),
             "variable_scalars": {name: self._convert(scalars[name]) for name in self.scalar_names},
             "constant_scalars": {name: self._convert(constants[name]) for name in self.constant_scalar_names},
         }
-        if self.boundary_return_type is not None:
-            data["boundary_conditions"] = self._convert(shard.boundary_conditions(window.trajectory))
-        if self.return_grid:
-            data["space_grid"] = self._convert(shard.space_grid(window))
-            data["time_grid"] = self._convert(shard.time_grid(window, relative=self.normalize_time_grid))
+        for key, value in self._surroundings(shard, window).items():
+            data[key] = self._convert(value)  # type: ignore[literal-required]
         return data
+
+    def _surroundings(self, shard: ShardAssembler, window: WindowSpec) -> dict[str, np.ndarray]:
+        """Boundaries and grids of one window."""
+        found = {}
+        if self.boundary_return_type is not None:
+            found["boundary_conditions"] = shard.boundary_conditions(window.trajectory)
+        if self.return_grid:
+            found["space_grid"] = shard.space_grid(window)
+            found["time_grid"] = shard.time_grid(window, relative=self.normalize_time_grid)
+        return found
+
+    def _read_rest(self, shard: ShardAssembler, window: WindowSpec) -> dict[str, np.ndarray]:
+        """Everything of one sample but the time-varying fields, in NumPy."""
+        scalars = shard.variable_scalars(window) if self.scalar_names else {}
+        constants = shard.constant_scalars(window.trajectory) if self.constant_scalar_names else {}
+        pieces: dict[str, Any] = {
+            "constant_fields": shard.constant_fields(window.trajectory) if shard.constant else None,
+            "variable_scalars": flatten_scalars({name: scalars[name] for name in self.scalar_names}),
+            "constant_scalars": flatten_scalars({name: constants[name] for name in self.constant_scalar_names}),
+            **self._surroundings(shard, window),
+        }
+        return construct_sample(pieces, window.n_input)
 
     def _convert(self, array: np.ndarray) -> Array:
         return from_numpy(array, self.framework)
@@ -398,8 +408,8 @@ class WellDataset(Described):
 
     def close(self) -> None:
         """Close the shards this process holds open; they open again when read. Needed before writing to them."""
-        for reader in self._tree.readers:
-            reader.close()
+        for assembler in self._assemblers:
+            assembler.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.data_path}>"

@@ -15,6 +15,7 @@ from wellkit.errors import FormatError
 from wellkit.index.lookup import index_for
 from wellkit.index.model import ArrayIndex, ShardIndex
 from wellkit.readers.hdf5 import Hdf5Reader
+from wellkit.readers.local import LocalReader
 
 
 class IndexedReader:
@@ -28,10 +29,12 @@ class IndexedReader:
     def __init__(self, location: str, index: ShardIndex | None = None) -> None:
         self.location = location
         self._index = index
+        self._checked = False
         self._file = Hdf5Reader(location)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_index": None}  # a written index is one file for all shards: children open it once
+        # A written index is one file for all shards: a child opens it once.
+        return {**self.__dict__, "_index": None, "_checked": False}
 
     @property
     def index(self) -> ShardIndex:
@@ -41,7 +44,15 @@ class IndexedReader:
         return self._index
 
     def array(self, name: str) -> ArrayIndex:
-        """Where one array lies. Raises FormatError if there is none of that name."""
+        """Where one array lies, in the file as it is now.
+
+        Raises:
+            FormatError: there is no array of that name.
+            DataNotFoundError, ShardError: the file is gone, or is not the one that was indexed.
+        """
+        if not self._checked:
+            self.index.check(self.location)
+            self._checked = True
         try:
             return self.index.arrays[name]
         except KeyError:
@@ -60,5 +71,7 @@ class IndexedReader:
         return self._file.read(name, selection)
 
     def close(self) -> None:
-        """Let go of what this process holds open."""
+        """Let go of what this process holds open. What is read next is checked anew."""
+        self._checked = False
         self._file.close()
+        LocalReader().close(self.location)

@@ -1,0 +1,177 @@
+"""A whole batch read at once: one buffer a key, and the samples as views of it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, overload
+
+import numpy as np
+
+from wellkit.datasets.assembly import ShardAssembler, WindowSpec, local_reader
+from wellkit.datasets.samples import SAMPLE_KEYS
+from wellkit.frameworks import Array, Framework, from_numpy, in_worker_process, register_collate, shared_array
+
+
+class Sample(dict[str, Array]):
+    """One sample of a batch. A type of its own, so that torch's default collate function finds the batch again."""
+
+
+class BatchSamples(Sequence[Sample]):
+    """The samples of one batch, in order. `batch` holds them stacked: a dict of arrays, batch axis first.
+
+    Each sample is a dict of views of the stacked arrays. A collate function that iterates gets what it expects;
+    torch's default one takes `batch` as it is, without copying.
+    """
+
+    def __init__(self, batch: dict[str, Array], size: int) -> None:
+        self.batch = batch
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(self._size))]
+        if not -self._size <= index < self._size:
+            raise IndexError(f"sample {index} is out of range: the batch has {self._size}")
+        return Sample((key, values[index]) for key, values in self.batch.items())
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(self._size))
+
+
+def _take_batch(batch: Sequence[Sample], **options: Any) -> Mapping[str, Array]:
+    """What torch's default collate function calls for a list of `Sample`."""
+    if isinstance(batch, BatchSamples):
+        return batch.batch
+    from torch.utils.data._utils.collate import collate  # only torch calls this function
+
+    collated: Mapping[str, Array] = collate([dict(sample) for sample in batch], **options)
+    return collated
+
+
+class BufferPool:
+    """Memory of batches, used again once nobody holds an array of it.
+
+    Fresh memory costs a page fault every 4 KiB, which for a batch takes longer than reading it. A buffer is free when
+    only the pool refers to it: every array and tensor made of it keeps it alive.
+    """
+
+    def __init__(self, limit: int = 4) -> None:
+        self._limit = limit
+        self._reset()
+
+    def _reset(self) -> None:
+        self._buffers: list[np.ndarray] = []
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_limit": self._limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """An uninitialized array, C-contiguous."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        with self._lock:
+            for number in range(len(self._buffers)):
+                # two references: the list's, and the argument of getrefcount
+                if self._buffers[number].nbytes == nbytes and sys.getrefcount(self._buffers[number]) <= 2:
+                    return self._buffers[number].view(dtype).reshape(shape)
+            buffer = np.empty(nbytes, dtype=np.uint8)
+            if len(self._buffers) >= self._limit:
+                self._buffers.pop(0)  # of another size, or still in use: its holders keep it alive
+            self._buffers.append(buffer)
+        return buffer.view(dtype).reshape(shape)
+
+
+def new_array(
+    shape: tuple[int, ...], dtype: np.dtype[Any], framework: Framework, pool: BufferPool
+) -> tuple[np.ndarray, Array]:
+    """(NumPy array to fill, the same memory in `framework`).
+
+    In a torch worker process it lies in shared memory, so that handing it to the main process copies nothing.
+    """
+    if framework == "torch" and in_worker_process():
+        return shared_array(shape, dtype)
+    array = pool.take(shape, dtype)
+    return array, array if framework == "jax" else from_numpy(array, framework)
+
+
+def prepare_framework(framework: Framework) -> None:
+    """Let torch's default collate function know `Sample`; once a process."""
+    if framework == "torch":
+        register_collate(Sample, _take_batch)
+
+
+def read_batch(
+    windows: Sequence[tuple[ShardAssembler, WindowSpec]],
+    *,
+    framework: Framework,
+    pool: BufferPool,
+    delta: bool,
+    others: Callable[[ShardAssembler, WindowSpec], Mapping[str, np.ndarray]],
+) -> BatchSamples | None:
+    """Windows of equal length as one batch, fields straight from the files into the stacked arrays.
+
+    Args:
+        windows: where each sample lies.
+        delta: outputs are differences to the frame before.
+        others: the rest of one sample, by key.
+
+    Returns:
+        The batch; None where a shard can only be read through h5py, or windows differ in length or type.
+    """
+    requests, kinds = [], set()
+    for shard, window in windows:
+        request = shard.request(window)
+        if request is None:
+            return None
+        requests.append(request)
+        kinds.add((window.n_steps, window.n_input, shard.shape(shard.variable), shard.dtype(shard.variable)))
+    if len(kinds) != 1 or not requests:
+        return None
+    ((n_steps, n_input, shape, dtype),) = kinds
+    size = len(requests)
+    batch: dict[str, Array] = {}
+    if shape[-1] and delta:
+        frames = np.empty((size, n_steps, *shape), dtype)
+        local_reader().read_windows(requests, frames)
+        for key, part in (("input_fields", frames[:, :n_input]), ("output_fields", frames[:, n_input:])):
+            if part.size:
+                memory, batch[key] = new_array(part.shape, dtype, framework, pool)
+                np.copyto(memory, part)
+    elif shape[-1]:
+        # Inputs and outputs are read apart: each is to be contiguous, as stacking samples would have made it.
+        parts = (
+            ("input_fields", [replace(r, n_steps=n_input) for r in requests], n_input),
+            (
+                "output_fields",
+                [replace(r, start=r.start + n_input * r.stride, n_steps=n_steps - n_input) for r in requests],
+                n_steps - n_input,
+            ),
+        )
+        for key, of_part, steps in parts:
+            if steps:
+                memory, batch[key] = new_array((size, steps, *shape), dtype, framework, pool)
+                local_reader().read_windows(of_part, memory)
+    rest = [others(shard, window) for shard, window in windows]
+    for key in rest[0]:
+        pieces = [piece[key] for piece in rest]
+        if len({piece.shape for piece in pieces}) != 1:
+            return None
+        memory, batch[key] = new_array((size, *pieces[0].shape), pieces[0].dtype, framework, pool)
+        np.stack(pieces, out=memory)
+    if framework == "jax":
+        batch = {key: from_numpy(np.array(values), framework) for key, values in batch.items()}
+    return BatchSamples({key: batch[key] for key in SAMPLE_KEYS if key in batch}, size)

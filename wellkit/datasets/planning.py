@@ -1,0 +1,66 @@
+"""How many windows each shard of a dataset gives, and how long they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wellkit.errors import WindowError
+from wellkit.formats.well import WellLayout
+from wellkit.windows import WindowTable, count_windows, rollout_outputs
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Per shard: frames in use, windows of a trajectory, output steps of a window; and all of them as a table."""
+
+    steps: list[int]
+    windows: list[int]
+    outputs: list[int]
+    table: WindowTable
+
+
+def plan_windows(
+    layouts: Sequence[WellLayout],
+    *,
+    n_steps_input: int,
+    n_steps_output: int,
+    stride: int,
+    full_trajectory: bool,
+    first_output: int,
+    max_outputs: int | None,
+    shortest: bool,
+) -> WindowPlan:
+    """Count windows.
+
+    Args:
+        stride: the smallest one.
+        full_trajectory: one window a trajectory, all frames after the inputs as output.
+        first_output: the frame outputs of full trajectories start at; -1 for right after the inputs.
+        max_outputs: at most this many output steps.
+        shortest: cut full trajectories to the shortest shard's.
+
+    Raises:
+        WindowError: the trajectories of a shard are too short; names it.
+    """
+    own = [layout.n_steps for layout in layouts]
+    steps = [min(own)] * len(own) if full_trajectory and shortest else own
+    windows, outputs = [], []
+    for layout, available in zip(layouts, steps, strict=True):
+        if full_trajectory:
+            wanted = rollout_outputs(available, n_steps_input, stride, first_output)
+            count = int(wanted > 0)
+        else:
+            wanted = n_steps_output
+            count = count_windows(available, n_steps_input + n_steps_output, stride)
+        if count < 1:
+            what = "at least 1 output step" if full_trajectory else f"{n_steps_output} output steps"
+            place = f" and outputs from frame {first_output}" if first_output >= 0 else ""
+            raise WindowError(
+                f"{layout.location}: trajectories of {available} steps are too short for {n_steps_input} input steps "
+                f"and {what} with stride {stride}{place}; ask for fewer steps, a smaller stride, or leave the file out "
+                "with exclude_filters"
+            )
+        windows.append(count)
+        outputs.append(wanted if max_outputs is None else min(wanted, max_outputs))
+    return WindowPlan(steps, windows, outputs, WindowTable([layout.n_trajectories for layout in layouts], windows))

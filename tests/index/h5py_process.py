@@ -15,7 +15,7 @@ import numpy as np
 
 
 def digests(path: str) -> dict[str, str]:
-    """sha1 of every array's bytes by name, or "error: ..."; of the file itself under "" where it cannot be opened."""
+    """sha1 of every array's little-endian bytes by name, or "error: ..."; under "" where the file cannot be opened."""
     found: dict[str, str] = {}
     try:
         with h5py.File(path, "r") as file:
@@ -33,6 +33,8 @@ def _add(found: dict[str, str], group: h5py.Group, path: str, depth: int) -> Non
             stored = group[name]
             if isinstance(stored, h5py.Dataset):
                 values = np.asarray(stored[()])
+                if values.dtype.kind in "fiu":
+                    values = values.astype(values.dtype.newbyteorder("<"))
                 found[key] = hashlib.sha1(values.tobytes(), usedforsecurity=False).hexdigest()
             elif isinstance(stored, h5py.Group) and depth < 3:
                 _add(found, stored, key, depth + 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 
 from wellkit.errors import DataNotFoundError, ShardError
 
@@ -26,7 +27,7 @@ def fingerprint(path: str | os.PathLike[str]) -> tuple[int, bytes]:
     """
     where = os.fspath(path)
     try:
-        descriptor = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_for_reading(where)
     except FileNotFoundError as error:
         raise DataNotFoundError(f"{where}: no such file") from error
     except OSError as error:
@@ -37,16 +38,25 @@ def fingerprint(path: str | os.PathLike[str]) -> tuple[int, bytes]:
         os.close(descriptor)
 
 
+def open_for_reading(path: str) -> int:
+    """A descriptor of the file at `path`; never waits, not even where it is a pipe. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
 def fingerprint_of(descriptor: int, where: str) -> tuple[int, bytes]:
     """As `fingerprint`, of an open file; `where` is its name for messages. Moves no file position."""
     try:
-        size = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise ShardError(f"{where}: is {what}, so no HDF5 file can be read from it")
+        size = status.st_size
         hasher = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=LENGTH)
         hasher.update(os.pread(descriptor, HEAD, 0))
         if size > HEAD:
             hasher.update(os.pread(descriptor, TAIL, max(HEAD, size - TAIL)))
-    except IsADirectoryError as error:
-        raise ShardError(f"{where}: is a folder, not an HDF5 file") from error
+    except ShardError:
+        raise
     except OSError as error:
         raise ShardError(f"{where}: cannot be read ({error.strerror or error})") from error
     return size, hasher.digest()

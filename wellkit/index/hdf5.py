@@ -16,7 +16,7 @@ import numpy as np
 
 from wellkit.errors import DataNotFoundError, ShardError, WellkitError
 from wellkit.index.chunks import ChunkTable, UnsupportedError, check_overlaps, read_chunk_table
-from wellkit.index.fingerprint import fingerprint_of
+from wellkit.index.fingerprint import fingerprint_of, open_for_reading
 from wellkit.index.lookups import check_lookups
 from wellkit.index.model import ArrayIndex, Attributes, Codec, ShardIndex
 
@@ -44,7 +44,7 @@ def index_shard(path: str | os.PathLike[str], *, inline_limit: int = INLINE_LIMI
     """
     where = os.fspath(path)
     with _explained(where):
-        descriptor = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_for_reading(where)
         try:
             size, fingerprint = fingerprint_of(descriptor, where)
             with _open(where) as file:

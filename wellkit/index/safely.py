@@ -77,6 +77,8 @@ class Indexer:
             raise ShardError(f"{where}: parsing it gave no usable index ({error}); {_DAMAGED}") from error
 
     def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is not None and self._child.poll() is not None:
+            self.close()  # ended while idle: no file's fault
         if self._child is None:
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "wellkit.index.child"],

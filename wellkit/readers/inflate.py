@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from isal import igzip_lib
@@ -15,7 +16,7 @@ from wellkit.readers.descriptors import DAMAGED, OpenFile
 
 TakeBuffer = Callable[[int], np.ndarray]  # bytes -> uint8 array of that size, content undefined
 _CHECKSUM = 4  # bytes
-_BAD_STREAM: tuple[type[Exception], ...] = (igzip_lib.error, EOFError)
+_BAD_STREAM: Any = (igzip_lib.error, EOFError)
 _KEPT = 8 << 20  # bytes of a thread's scratch that it keeps
 
 

@@ -15,8 +15,9 @@ def normalize_into(values: np.ndarray, offset: np.ndarray, scale: np.ndarray, ou
         offset, scale: float32, axis (component).
         out: axes (space..., component).
     """
-    np.subtract(values, offset, out=out, casting="same_kind")
-    np.divide(out, scale, out=out)
+    with np.errstate(all="ignore"):  # as compiled code: what is infinite in the data is not worth a warning
+        np.subtract(values, offset, out=out, casting="same_kind")
+        np.divide(out, scale, out=out)
 
 
 def difference(values: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -24,7 +25,8 @@ def difference(values: np.ndarray, before: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "ub":
         wide = np.result_type(values.dtype, np.float32)
         values, before = values.astype(wide), before.astype(wide)
-    return np.asarray(values - before)
+    with np.errstate(all="ignore"):
+        return np.asarray(values - before)
 
 
 def unshuffle(source: np.ndarray, out: np.ndarray, size: int) -> None:

@@ -32,6 +32,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "BoundaryCondition": ("wellkit.formats.well", "BoundaryCondition"),
     "ZScoreNormalization": ("wellkit.normalization", "ZScoreNormalization"),
     "RMSNormalization": ("wellkit.normalization", "RMSNormalization"),
+    "DataLoader": ("wellkit.loaders.loader", "DataLoader"),
     "WellDataModule": ("wellkit.loaders.datamodule", "WellDataModule"),
     "generate": ("wellkit.generation.generate", "generate"),
     "compute_statistics": ("wellkit.statistics", "compute_statistics"),
@@ -39,6 +40,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
 
 __all__ = [
     "BoundaryCondition",
+    "DataLoader",
     "DeltaWellDataset",
     "RMSNormalization",
     "TrajectoryData",

@@ -132,3 +132,13 @@ def shared_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[np.ndarr
     storage = torch.UntypedStorage._new_shared(count * dtype.itemsize)
     tensor = torch.empty(0, dtype=kind).set_(storage, 0, shape)
     return tensor.numpy(), tensor
+
+
+def stack(arrays: Sequence[Array]) -> Array:
+    """Arrays of one framework and shape along a new first axis."""
+    framework = framework_of(arrays[0])
+    if framework == "torch":
+        return importlib.import_module("torch").stack(list(arrays))
+    if framework == "jax":
+        return importlib.import_module("jax.numpy").stack(list(arrays))
+    return np.stack(list(arrays))

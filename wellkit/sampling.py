@@ -62,3 +62,17 @@ def _count(argument: str, wanted: float | int, available: int) -> int:
             f"{available}; give a whole number from 1 up, or a share above 0 and up to 1.0"
         )
     return min(count, available)
+
+
+def shard_shuffled(shards: np.ndarray, *, seed: int, epoch: int, at_once: int) -> np.ndarray:
+    """A permutation of all samples, int64, that stays within a few shards at a time; from (seed, epoch) alone.
+
+    Shards are taken in random order, `at_once` together; the samples of each such group are in random order.
+
+    Args:
+        shards: the shard of each sample, axis (sample).
+    """
+    rng = np.random.default_rng([seed, epoch])
+    kinds = rng.permutation(np.unique(shards))
+    groups = [np.flatnonzero(np.isin(shards, kinds[n : n + at_once])) for n in range(0, len(kinds), at_once)]
+    return np.concatenate([rng.permutation(group) for group in groups]) if groups else np.empty(0, np.int64)

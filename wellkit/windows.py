@@ -77,6 +77,10 @@ class WindowTable:
         trajectory, start = divmod(int(index - self._offsets[file]), int(self._windows[file]))
         return Window(file, trajectory, start)
 
+    def files_of(self, indices: np.ndarray) -> np.ndarray:
+        """The file, int64, of each sample; axis (sample)."""
+        return np.searchsorted(self._offsets, indices, side="right") - 1
+
     def of_trajectories(self, trajectories: Sequence[int] | np.ndarray) -> np.ndarray:
         """Sample indices, int64, of whole trajectories (numbered over all files), in ascending order."""
         chosen = np.unique(np.asarray(trajectories, dtype=np.int64))

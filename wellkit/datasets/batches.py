@@ -12,7 +12,7 @@ import numpy as np
 
 from wellkit.datasets.assembly import ShardAssembler, WindowSpec, local_reader
 from wellkit.datasets.samples import SAMPLE_KEYS
-from wellkit.frameworks import Array, Framework, from_numpy, in_worker_process, register_collate, shared_array
+from wellkit.frameworks import Array, Framework, from_numpy, in_worker_process, register_collate, shared_array, stack
 
 
 class Sample(dict[str, Array]):
@@ -175,3 +175,13 @@ def read_batch(
     if framework == "jax":
         batch = {key: from_numpy(np.array(values), framework) for key, values in batch.items()}
     return BatchSamples({key: batch[key] for key in SAMPLE_KEYS if key in batch}, size)
+
+
+def stack_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Samples as one dict of stacked arrays, batch axis first; nested dicts are stacked inside."""
+    first = samples[0]
+    stacked: dict[str, Any] = {}
+    for key, value in first.items():
+        parts = [sample[key] for sample in samples]
+        stacked[key] = stack_samples(parts) if isinstance(value, Mapping) else stack(parts)
+    return stacked

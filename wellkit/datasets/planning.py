@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from wellkit.errors import WindowError
 from wellkit.formats.well import WellLayout
@@ -64,3 +68,17 @@ def plan_windows(
         windows.append(count)
         outputs.append(wanted if max_outputs is None else min(wanted, max_outputs))
     return WindowPlan(steps, windows, outputs, WindowTable([layout.n_trajectories for layout in layouts], windows))
+
+
+def fingerprint_of(
+    layouts: Sequence[WellLayout], table: WindowTable, restriction: np.ndarray | None, windows: Any
+) -> str:
+    """SHA-256, hexadecimal, of a dataset's files (names, trajectories, steps), windows and restriction."""
+    digest = hashlib.sha256()
+    for layout in layouts:
+        name = layout.location.rsplit("/", 1)[-1]
+        digest.update(f"{name}|{layout.n_trajectories}|{layout.n_steps}|{layout.resolution};".encode())
+    digest.update(f"{len(table)}|{windows}".encode())
+    if restriction is not None:
+        digest.update(np.ascontiguousarray(restriction, dtype=np.int64).tobytes())
+    return digest.hexdigest()

@@ -17,7 +17,7 @@ from wellkit.datasets.batches import BatchSamples, BufferPool, prepare_framework
 from wellkit.datasets.described import Described
 from wellkit.datasets.errata import warn_of_errata
 from wellkit.datasets.normalizing import normalization_class, open_normalization
-from wellkit.datasets.planning import plan_windows
+from wellkit.datasets.planning import fingerprint_of, plan_windows
 from wellkit.datasets.samples import (
     FieldViews,
     TrajectoryData,
@@ -313,6 +313,16 @@ class WellDataset(Described):
     def set_epoch(self, epoch: int) -> None:
         """Draw strides and transforms anew: they follow from [seed, epoch, index]. Reaches persistent torch workers."""
         self._epoch.value = epoch
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides which sample has which number: files, their lengths, windows and selection."""
+        return fingerprint_of(self._layouts, self._table, self.restriction_set, (self.n_steps_input, self._outputs))
+
+    def shard_of(self, indices: np.ndarray) -> np.ndarray:
+        """The shard, int64, that each of the samples `indices` lies in; axis (sample)."""
+        whole = indices if self.restriction_set is None else self.restriction_set[indices]
+        return self._table.files_of(whole)
 
     def _window(self, index: int) -> tuple[int, Window]:
         """(index among all windows, its place)."""

@@ -1,0 +1,204 @@
+"""wellkit.DataLoader: order from the seed, exact resume, shares of several processes, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import wellkit
+from tests.trees import make_tree
+from wellkit.errors import ArgumentError
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tree(tmp_path_factory.mktemp("loader"), files=3, splits=("train",), plain=True)
+
+
+def dataset(tree: Path, **options: Any) -> wellkit.WellDataset:
+    options.setdefault("framework", "numpy")
+    return wellkit.WellDataset(path=tree, well_split_name="train", **options)
+
+
+class Numbers:
+    """A dataset whose samples are their own numbers."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.epochs: list[int] = []
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"number": np.array(index)}
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def shard_of(self, indices: np.ndarray) -> np.ndarray:
+        return indices // 10
+
+
+def numbers(loader: wellkit.DataLoader) -> list[list[int]]:
+    return [batch["number"].tolist() for batch in loader]
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return [number for batch in batches for number in batch]
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_every_sample_once_in_an_order_from_seed_and_epoch(threads: int) -> None:
+    source = Numbers(23)
+    loader = wellkit.DataLoader(source, batch_size=4, seed=5, threads=threads)
+    first, second = numbers(loader), numbers(loader)
+    assert [len(batch) for batch in first] == [4, 4, 4, 4, 4, 3]
+    assert len(loader) == 6
+    assert sorted(flat(first)) == sorted(flat(second)) == list(range(23))
+    assert first != second
+    assert source.epochs == [0, 1]
+    loader.set_epoch(0)
+    assert numbers(loader) == first
+    assert numbers(wellkit.DataLoader(Numbers(23), batch_size=4, seed=5, threads=2)) == first
+    assert numbers(wellkit.DataLoader(Numbers(23), batch_size=4, seed=6)) != first
+    assert flat(numbers(wellkit.DataLoader(Numbers(23), batch_size=4, shuffle=False))) == list(range(23))
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_processes_share_an_epoch_without_repeating_a_sample(drop_last: bool) -> None:
+    loaders = [
+        wellkit.DataLoader(Numbers(23), batch_size=4, rank=rank, world_size=3, drop_last=drop_last) for rank in range(3)
+    ]
+    shares = [flat(numbers(loader)) for loader in loaders]
+    assert len({n for share in shares for n in share}) == sum(map(len, shares))
+    if drop_last:
+        assert [len(share) for share in shares] == [4, 4, 4]
+    else:
+        assert sorted(flat(shares)) == list(range(23))
+    assert [len(loader) for loader in loaders] == [-(-len(share) // 4) for share in shares]
+
+
+def test_shard_local_order_stays_within_a_few_shards() -> None:
+    loader = wellkit.DataLoader(Numbers(60), batch_size=5, shuffle="shards", shards_at_once=2)
+    order = flat(numbers(loader))
+    assert sorted(order) == list(range(60))
+    for start in range(0, 60, 20):
+        assert len({number // 10 for number in order[start : start + 20]}) == 2
+    assert order != sorted(order)
+    assert flat(numbers(loader)) != order
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3, 5])
+def test_resuming_goes_on_exactly_where_the_state_was_taken(stop: int) -> None:
+    whole_loader = wellkit.DataLoader(Numbers(23), batch_size=4, seed=2)
+    whole = [numbers(whole_loader) for _ in range(3)]
+    loader = wellkit.DataLoader(Numbers(23), batch_size=4, seed=2)
+    assert numbers(loader) == whole[0]
+    running = iter(loader)
+    for expected in whole[1][:stop]:
+        assert next(running)["number"].tolist() == expected
+    state = json.loads(json.dumps(loader.state_dict()))  # batches read ahead do not count
+    running.close()  # type: ignore[attr-defined]
+    resumed = wellkit.DataLoader(Numbers(23), batch_size=4, seed=2)
+    resumed.load_state_dict(state)
+    assert numbers(resumed) == whole[1][stop:]
+    assert numbers(resumed) == whole[2]
+
+
+def test_a_state_taken_after_the_last_batch_begins_the_next_epoch() -> None:
+    loader = wellkit.DataLoader(Numbers(8), batch_size=4)
+    for _ in loader:
+        state = loader.state_dict()
+    following = numbers(loader)
+    resumed = wellkit.DataLoader(Numbers(8), batch_size=4)
+    resumed.load_state_dict(state)
+    assert numbers(resumed) == following
+
+
+def test_a_state_of_something_else_is_refused(tree: Path, tmp_path: Path) -> None:
+    state = wellkit.DataLoader(dataset(tree), seed=1).state_dict()
+    wellkit.DataLoader(dataset(tree), seed=1).load_state_dict(state)
+    with pytest.raises(ArgumentError, match="seed=1, this loader has 2"):
+        wellkit.DataLoader(dataset(tree), seed=2).load_state_dict(state)
+    for changed in (
+        dataset(tree, n_steps_input=2),
+        dataset(tree, exclude_filters=["part_2"]),
+        dataset(tree, restrict_num_samples=5),
+        dataset(make_tree(tmp_path, files=3, splits=("train",), plain=True, steps=(7, 8))),
+    ):
+        with pytest.raises(ArgumentError, match="not the one the loader's state was saved with"):
+            wellkit.DataLoader(changed, seed=1).load_state_dict(state)
+    with pytest.raises(ArgumentError, match="version 99"):
+        wellkit.DataLoader(dataset(tree), seed=1).load_state_dict(state | {"version": 99})
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_batches_are_the_dataset_s_samples(tree: Path, framework: str) -> None:
+    data = dataset(tree, framework=framework, use_normalization=True, n_steps_input=2)
+    loader = wellkit.DataLoader(data, batch_size=5, shuffle=False, threads=2)
+    batches = list(loader)  # held together: memory of one must not be used for another
+    rows = [
+        {key: value[row] for key, value in batch.items()}
+        for batch in batches
+        for row in range(len(batch["space_grid"]))
+    ]
+    assert len(rows) == len(data)
+    for index, row in enumerate(rows):
+        for key, value in data[index].items():
+            np.testing.assert_array_equal(np.asarray(row[key]), np.asarray(value))
+    assert isinstance(batches[0]["input_fields"], torch.Tensor if framework == "torch" else np.ndarray)
+
+
+def test_strides_are_drawn_anew_each_epoch(tree: Path) -> None:
+    data = dataset(tree, min_dt_stride=1, max_dt_stride=3)
+    loader = wellkit.DataLoader(data, shuffle=False, batch_size=8)
+    first, second = ([batch["output_time_grid"] for batch in loader] for _ in range(2))
+    assert not np.array_equal(np.concatenate(first), np.concatenate(second))
+    assert data.epoch == 1
+
+
+def test_unequal_rollouts_are_padded(tmp_path: Path) -> None:
+    data = dataset(make_tree(tmp_path, steps=(5, 8), splits=("train",), plain=True), full_trajectory_mode=True)
+    batch = next(iter(wellkit.DataLoader(data, batch_size=4, shuffle=False)))
+    np.testing.assert_array_equal(batch["output_mask"].sum(axis=1), [4, 4, 7, 7])
+
+
+def test_errors_come_through_and_no_thread_stays(tree: Path) -> None:
+    class Broken(Numbers):
+        def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+            if index == 9:
+                raise OSError("shard 9 is gone")
+            return super().__getitem__(index)
+
+    seen = []
+    with pytest.raises(OSError, match="shard 9"):
+        for batch in wellkit.DataLoader(Broken(20), batch_size=4, shuffle=False, threads=3):
+            seen.append(batch["number"].tolist())
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    running = iter(wellkit.DataLoader(Numbers(50), batch_size=4))
+    next(running)
+    running.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wellkit-loader")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 0},
+        {"threads": -1},
+        {"prefetch": 0},
+        {"rank": 2, "world_size": 2},
+        {"shuffle": "files"},
+        {"seed": -1},
+    ],
+)
+def test_numbers_that_make_no_sense(options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match=next(iter(options))):
+        wellkit.DataLoader(Numbers(5), **options)

@@ -1,0 +1,215 @@
+"""`DataLoader`: batches of any map-style dataset, read ahead by threads, in an order that follows from a seed.
+
+Threads suffice where reading leaves the interpreter lock alone, as `WellDataset` does for local shards: nothing is
+pickled, nothing is copied between processes, and caches are shared.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from wellkit.datasets.batches import BatchSamples, stack_samples
+from wellkit.errors import ArgumentError
+from wellkit.sampling import shard_shuffled, shuffled
+
+STATE_VERSION = 1
+
+
+class MapDataset(Protocol):
+    """What the loader needs: a length and samples by number; the rest is used where it is there."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+class DataLoader:
+    """Batches as dicts of stacked arrays, in the dataset's framework, batch axis first.
+
+    The order of an epoch follows from [seed, epoch] alone. Every iteration is the next epoch; `set_epoch` chooses one.
+    Iterating again after a break starts the epoch anew; after `load_state_dict` it goes on where the state was taken.
+
+    Args:
+        dataset: a map-style dataset; `__getitems__`, `set_epoch`, `fingerprint` and `shard_of` are used if it has them.
+        batch_size: samples in a batch; the last one of an epoch may be smaller.
+        shuffle: True: all samples in random order; "shards": a few shards at a time, in random order within them, for
+            storage on which jumping between files is slow (neighbouring batches then come from the same shards);
+            False: in order.
+        seed: of the order.
+        drop_last: leave out a last batch that is smaller, and what would make processes differ in length.
+        threads: threads that read; 0 reads when a batch is asked for.
+        prefetch: batches that are read ahead.
+        rank, world_size: this process's number among several, and how many there are: each takes every
+            `world_size`-th sample of the same order, none twice.
+        pin_memory: torch: page-locked batches, for asynchronous copies to a GPU.
+        shards_at_once: with shuffle="shards".
+
+    Raises:
+        ArgumentError: a number makes no sense.
+    """
+
+    def __init__(
+        self,
+        dataset: MapDataset,
+        batch_size: int = 8,
+        shuffle: bool | Literal["shards"] = True,
+        seed: int = 0,
+        *,
+        drop_last: bool = False,
+        threads: int = 2,
+        prefetch: int = 4,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+        shards_at_once: int = 4,
+    ) -> None:
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("threads", threads, 0),
+            ("prefetch", prefetch, 1),
+            ("world_size", world_size, 1),
+            ("shards_at_once", shards_at_once, 1),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise ArgumentError(f"{name}={value}; give a whole number from {least} up")
+        if not 0 <= rank < world_size:
+            raise ArgumentError(f"rank={rank} is not one of {world_size} processes, counted from 0")
+        if shuffle not in (True, False, "shards"):
+            raise ArgumentError(f"shuffle={shuffle!r}; choose True, False or 'shards'")
+        if shuffle == "shards" and not hasattr(dataset, "shard_of"):
+            raise ArgumentError("shuffle='shards' needs a dataset that says which shard a sample lies in (shard_of)")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.threads = threads
+        self.prefetch = prefetch
+        self.rank = rank
+        self.world_size = world_size
+        self.pin_memory = pin_memory
+        self.shards_at_once = shards_at_once
+        self._epoch = 0  # the epoch that is running, or comes next
+        self._done = 0  # batches of it that were handed out
+        self._resume = False
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is running, or the next one."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration is."""
+        self._epoch, self._done, self._resume = epoch, 0, False
+
+    def _order(self) -> np.ndarray:
+        """Sample numbers of this process in this epoch, in order."""
+        count = len(self.dataset)
+        if self.shuffle == "shards":
+            shards = self.dataset.shard_of(np.arange(count))  # type: ignore[attr-defined]
+            order = shard_shuffled(shards, seed=self.seed, epoch=self._epoch, at_once=self.shards_at_once)
+        else:
+            order = shuffled(count, seed=self.seed, epoch=self._epoch) if self.shuffle else np.arange(count)
+        if self.drop_last:
+            order = order[: count // self.world_size * self.world_size]
+        return order[self.rank :: self.world_size]
+
+    def _batches(self) -> list[np.ndarray]:
+        order = self._order()
+        stop = len(order) // self.batch_size * self.batch_size if self.drop_last else len(order)
+        return [order[start : start + self.batch_size] for start in range(0, stop, self.batch_size)]
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        count = len(self.dataset)
+        if self.drop_last:
+            return count // self.world_size // self.batch_size
+        own = len(range(self.rank, count, self.world_size))
+        return -(-own // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not self._resume:
+            self._done = 0
+        self._resume = False
+        set_epoch = getattr(self.dataset, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(self._epoch)
+        left = self._batches()[self._done :]
+        for batch in self._read_ahead(left) if self.threads else map(self._read, left):
+            self._done += 1
+            if self._done == len(self):
+                self._epoch, self._done = self._epoch + 1, 0
+            yield batch
+
+    def _read_ahead(self, batches: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
+        waiting: deque[Future[dict[str, Any]]] = deque()
+        left = iter(batches)
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wellkit-loader")
+        try:
+            for indices in left:
+                waiting.append(pool.submit(self._read, indices))
+                if len(waiting) >= self.prefetch:
+                    break
+            while waiting:
+                batch = waiting.popleft().result()
+                following = next(left, None)
+                if following is not None:
+                    waiting.append(pool.submit(self._read, following))
+                yield batch
+                del batch  # or its memory could not be used for the next one
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, indices: np.ndarray) -> dict[str, Any]:
+        numbers = [int(index) for index in indices]
+        several = getattr(self.dataset, "__getitems__", None)
+        samples = several(numbers) if several is not None else [self.dataset[number] for number in numbers]
+        batch = samples.batch if isinstance(samples, BatchSamples) else stack_samples(samples)
+        return {key: value.pin_memory() for key, value in batch.items()} if self.pin_memory else batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is: plain numbers and strings. Batches read ahead but not handed out do not count."""
+        return {
+            "version": STATE_VERSION,
+            "epoch": self._epoch,
+            "done": self._done,
+            "settings": self._settings(),
+            "dataset": self._fingerprint(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken: the next iteration yields the batch after the last one handed out.
+
+        Raises:
+            ArgumentError: the state is of another version, of a loader with other settings, or of a dataset that has
+                changed since.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise ArgumentError(f"loader state of version {state.get('version')!r}; this wellkit reads {STATE_VERSION}")
+        for name, value in self._settings().items():
+            saved = state["settings"].get(name)
+            if saved != value:
+                raise ArgumentError(
+                    f"the loader's state was saved with {name}={saved!r}, this loader has {value!r}: "
+                    "the order of samples would differ; make it with the same settings"
+                )
+        if state["dataset"] != self._fingerprint():
+            raise ArgumentError(
+                "the dataset is not the one the loader's state was saved with (files, lengths, windows or selection "
+                "differ): going on would repeat some samples and miss others"
+            )
+        self._epoch, self._done, self._resume = int(state["epoch"]), int(state["done"]), True
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("batch_size", "shuffle", "seed", "drop_last", "world_size", "shards_at_once")
+        return {name: getattr(self, name) for name in names}
+
+    def _fingerprint(self) -> str:
+        found = getattr(self.dataset, "fingerprint", None)
+        return str(found) if found is not None else f"{type(self.dataset).__name__}:{len(self.dataset)}"

@@ -3,7 +3,8 @@
     python peer_samples.py REQUEST.json OUT.npz
 
 REQUEST.json: {case: {"dataset": "WellDataset" | "DeltaWellDataset", "arguments": {...},
-"normalization": null | "zscore" | "rms"}}
+"normalization": null | "zscore" | "rms", "transform": null | [class, function, arguments],
+"loader": null | name of a WellDataModule's method}}
 """
 
 from __future__ import annotations
@@ -14,10 +15,22 @@ import warnings
 from typing import Any
 
 import numpy as np
+import the_well.data.augmentation as augmentation
 import the_well.data.datasets as datasets
+import torch
+from the_well.data.datamodule import WellDataModule
 from the_well.data.normalization import RMSNormalization, ZScoreNormalization
 
 warnings.simplefilter("ignore")
+
+
+def transform(given: list[Any]) -> Any:
+    """A transform without chance: [class, null, arguments of the class], or [class, static method, its argument]."""
+    kind, function, arguments = getattr(augmentation, given[0]), given[1], given[2]
+    if function is None:
+        return kind(**arguments)
+    argument = {int(k): v for k, v in arguments.items()} if isinstance(arguments, dict) else torch.tensor(arguments)
+    return lambda data, metadata: getattr(kind, function)(data, argument)
 
 
 def main(request_path: str, out_path: str) -> None:
@@ -30,8 +43,16 @@ def main(request_path: str, out_path: str) -> None:
             arguments["normalization_type"] = {"zscore": ZScoreNormalization, "rms": RMSNormalization}[
                 request["normalization"]
             ]
-        dataset = getattr(datasets, request["dataset"])(**arguments)
-        arrays[f"{case}|len"] = np.array(len(dataset))
+        if request["transform"]:
+            arguments["transform"] = transform(request["transform"])
+        if request["loader"]:
+            module = WellDataModule(**arguments)
+            loader = getattr(module, f"{request['loader']}_dataloader")()
+            dataset, samples = loader.dataset, list(loader)
+        else:
+            dataset = getattr(datasets, request["dataset"])(**arguments)
+            samples = [dataset[index] for index in range(len(dataset))]
+        arrays[f"{case}|len"] = np.array(len(samples))
         metadata = dataset.metadata
         arrays[f"{case}|metadata"] = np.array(
             json.dumps(
@@ -57,8 +78,8 @@ def main(request_path: str, out_path: str) -> None:
                 | {"boundary_condition_types": sorted(metadata.boundary_condition_types)}
             )
         )
-        for index in range(len(dataset)):
-            for key, value in dataset[index].items():
+        for index, sample in enumerate(samples):
+            for key, value in sample.items():
                 arrays[f"{case}|{index}|{key}"] = value.numpy()
     np.savez(out_path, **arrays)
 

@@ -77,7 +77,7 @@ def test_no_batch_is_overwritten_while_it_is_held(tree: Path) -> None:
 
 
 def test_memory_of_batches_is_used_again_when_it_is_free() -> None:
-    pool = BufferPool(limit=2)
+    pool = BufferPool(limit=2, smallest=1)
     first = pool.take((4, 5), np.dtype(np.float32))
     address = first.ctypes.data
     view = torch.from_numpy(first)[1:]

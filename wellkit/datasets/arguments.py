@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 from wellkit.errors import ArgumentError
 
@@ -22,19 +23,41 @@ class DatasetArguments:
     boundary_return_type: str | None
     errata: str
     rollout_length: str
+    seed: int
+    restriction_seed: int
+
+
+_WHOLE_NUMBERS = (
+    ("n_steps_input", 1),
+    ("n_steps_output", 0),
+    ("min_dt_stride", 1),
+    ("max_dt_stride", 1),
+    ("seed", 0),
+    ("restriction_seed", 0),
+)
+
+
+def _is_whole(value: object, least: int) -> bool:
+    """Whether `value` is a whole number, Python's or NumPy's, from `least` up."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def as_list(names: Sequence[str] | str) -> list[str]:
+    """Names, or a single one: text is itself a sequence, and its letters match nearly everything."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def check_arguments(given: DatasetArguments) -> None:
     """Raise ArgumentError for values that make no sense alone or together."""
-    for name, least in (("n_steps_input", 1), ("n_steps_output", 0), ("min_dt_stride", 1)):
+    for name, least in _WHOLE_NUMBERS:
         value = getattr(given, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not _is_whole(value, least):
             raise ArgumentError(f"{name}={value!r}; give a whole number from {least} up")
     if given.max_dt_stride < given.min_dt_stride:
         raise ArgumentError(f"max_dt_stride={given.max_dt_stride} is below min_dt_stride={given.min_dt_stride}")
-    if given.max_rollout_steps is not None and given.max_rollout_steps < 1:
+    if given.max_rollout_steps is not None and not _is_whole(given.max_rollout_steps, 1):
         raise ArgumentError(
-            f"max_rollout_steps={given.max_rollout_steps}; give a number from 1 up, or None for no limit"
+            f"max_rollout_steps={given.max_rollout_steps}; give a whole number from 1 up, or None for no limit"
         )
     if given.boundary_return_type not in ("padding", None):
         raise ArgumentError(

@@ -63,18 +63,23 @@ class BufferPool:
 
     Fresh memory costs a page fault every 4 KiB, which for a batch takes longer than reading it. A buffer is free when
     only the pool refers to it: every array and tensor made of it keeps it alive.
+
+    Args:
+        limit: buffers of one size that are kept; more are made where more are held, and forgotten.
+        smallest: bytes from which on an array is worth keeping.
     """
 
-    def __init__(self, limit: int = 4) -> None:
+    def __init__(self, limit: int = 8, smallest: int = 1 << 20) -> None:
         self._limit = limit
+        self._smallest = smallest
         self._reset()
 
     def _reset(self) -> None:
-        self._buffers: list[np.ndarray] = []
+        self._buffers: dict[int, list[np.ndarray]] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_limit": self._limit}
+        return {"_limit": self._limit, "_smallest": self._smallest}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -83,16 +88,32 @@ class BufferPool:
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
         """An uninitialized array, C-contiguous."""
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if nbytes < self._smallest:
+            return np.empty(shape, dtype)
         with self._lock:
-            for number in range(len(self._buffers)):
+            alike = self._buffers.get(nbytes)
+            if alike is None:
+                self._forget_free()  # of other sizes: the size of batches has changed, or a last, smaller one comes
+                alike = self._buffers[nbytes] = []
+            for number in range(len(alike)):
                 # two references: the list's, and the argument of getrefcount
-                if self._buffers[number].nbytes == nbytes and sys.getrefcount(self._buffers[number]) <= 2:
-                    return self._buffers[number].view(dtype).reshape(shape)
+                if sys.getrefcount(alike[number]) <= 2:
+                    return alike[number].view(dtype).reshape(shape)
             buffer = np.empty(nbytes, dtype=np.uint8)
-            if len(self._buffers) >= self._limit:
-                self._buffers.pop(0)  # of another size, or still in use: its holders keep it alive
-            self._buffers.append(buffer)
+            if len(alike) < self._limit:
+                alike.append(buffer)
         return buffer.view(dtype).reshape(shape)
+
+    def _forget_free(self) -> None:
+        """Keep few sizes: drop all that is not in use once there are many."""
+        if len(self._buffers) < 8:
+            return
+        for nbytes, alike in list(self._buffers.items()):
+            held = [alike[number] for number in range(len(alike)) if sys.getrefcount(alike[number]) > 2]
+            if held:
+                self._buffers[nbytes] = held
+            else:
+                del self._buffers[nbytes]
 
 
 def new_array(

@@ -13,10 +13,11 @@ from wellkit import catalog
 from wellkit.errors import ArgumentError, DataNotFoundError, UnknownDatasetError, WellkitWarning, did_you_mean
 from wellkit.fetch.hub import HubSource
 from wellkit.settings import data_dir
-from wellkit.storage import list_files, list_folders, locate
+from wellkit.storage import Location, list_files, list_folders, locate
 
 SPLITS = ("train", "valid", "test")
 SHARD_SUFFIXES = (".hdf5", ".h5")
+SHARD_FOLDER_SUFFIXES = (".zarr",)
 STATISTICS_FILE = "stats.yaml"
 
 
@@ -102,7 +103,7 @@ def _find_base(name: str, split: str, storage_options: Mapping[str, Any] | None)
     """The base folder of a dataset given by name alone: downloaded, or the Hub's."""
     downloaded = data_dir()
     if (downloaded / name / "data" / split).is_dir() and list_files(
-        str(downloaded / name / "data" / split), suffixes=SHARD_SUFFIXES
+        str(downloaded / name / "data" / split), suffixes=SHARD_SUFFIXES, folder_suffixes=SHARD_FOLDER_SUFFIXES
     ):
         return str(downloaded)
     card = catalog.get(name)
@@ -139,14 +140,20 @@ def find_shards(
 
     Raises:
         DataNotFoundError: the folder is missing or holds no shard, or the filters leave none; names what is there.
+        ArgumentError: a shard is there both as HDF5 and as Zarr.
     """
     place = locate(source.data, storage_options)
     try:
-        files = list_files(source.data, suffixes=SHARD_SUFFIXES, storage_options=storage_options)
+        files = list_files(
+            source.data,
+            suffixes=SHARD_SUFFIXES,
+            folder_suffixes=SHARD_FOLDER_SUFFIXES,
+            storage_options=storage_options,
+        )
     except FileNotFoundError as error:
         raise DataNotFoundError(_missing(source, storage_options)) from error
     if not files:
-        raise DataNotFoundError(f"{place}: holds no .hdf5 or .h5 file; is it the folder of a split's shards?")
+        raise DataNotFoundError(f"{place}: holds no .hdf5 or .h5 file and no .zarr folder; is it the folder of a split's shards?")
     kept = [
         file
         for file in files
@@ -159,7 +166,21 @@ def find_shards(
             f"{place}: none of its {len(files)} files passes include_filters={list(include)}, "
             f"exclude_filters={list(exclude)}; filters are parts of file names such as {example!r}"
         )
+    _check_no_twins(place, kept)
     return kept
+
+
+def _check_no_twins(place: Location, shards: Sequence[str]) -> None:
+    """Refuse a shard that lies there as HDF5 and as Zarr: every sample of it would come twice."""
+    by_stem: dict[str, str] = {}
+    for shard in shards:
+        name = shard.partition("?")[0].rsplit("/", 1)[-1]
+        other = by_stem.setdefault(name.rsplit(".", 1)[0], name)
+        if other.endswith(SHARD_FOLDER_SUFFIXES) != name.endswith(SHARD_FOLDER_SUFFIXES):
+            raise ArgumentError(
+                f"{place}: holds {other} and {name}, the same shard in two formats; keep one with "
+                "include_filters=['.hdf5'] or include_filters=['.zarr']"
+            )
 
 
 def _missing(source: DatasetSource, storage_options: Mapping[str, Any] | None) -> str:

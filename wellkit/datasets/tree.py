@@ -13,6 +13,7 @@ from wellkit.formats.well import FieldLayout, WellLayout, parse_layout
 from wellkit.readers.hdf5 import Hdf5Reader
 from wellkit.readers.indexed import IndexedReader
 from wellkit.readers.protocol import ShardReader
+from wellkit.readers.zarr import ZarrReader
 from wellkit.storage import locate
 
 
@@ -65,6 +66,8 @@ def open_tree(
 
 
 def _reader(location: str, storage_options: Mapping[str, Any] | None) -> ShardReader:
+    if location.partition("?")[0].rstrip("/").endswith(".zarr"):
+        return ZarrReader(location, storage_options)
     if "://" in location and not location.startswith("file://"):
         return Hdf5Reader(location, storage_options)
     return IndexedReader(locate(location).path)

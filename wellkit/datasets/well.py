@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wellkit.datasets.arguments import DatasetArguments, check_arguments, check_crop
+from wellkit.datasets.arguments import DatasetArguments, as_list, check_arguments, check_crop
 from wellkit.datasets.assembly import ShardAssembler, WindowSpec
 from wellkit.datasets.batches import BatchSamples, BufferPool, prepare_framework, read_batch
 from wellkit.datasets.described import Described
@@ -106,8 +106,8 @@ class WellDataset(Described):
         well_base_path: str | os.PathLike[str] | None = None,
         well_dataset_name: str | None = None,
         well_split_name: Literal["train", "valid", "test"] | str | None = None,
-        include_filters: Sequence[str] = (),
-        exclude_filters: Sequence[str] = (),
+        include_filters: Sequence[str] | str = (),
+        exclude_filters: Sequence[str] | str = (),
         use_normalization: bool = False,
         normalization_type: Callable[..., Any] | str | None = None,
         max_rollout_steps: int | None = None,
@@ -151,6 +151,8 @@ class WellDataset(Described):
                 boundary_return_type=boundary_return_type,
                 errata=errata,
                 rollout_length=rollout_length,
+                seed=seed,
+                restriction_seed=restriction_seed,
             )
         )
         source = resolve_source(
@@ -165,8 +167,8 @@ class WellDataset(Described):
         self.commit = source.commit  # what a Hub revision named when the dataset was opened; None off the Hub
         self.well_dataset_name = well_dataset_name
         self.well_split_name = well_split_name
-        self.include_filters = list(include_filters)
-        self.exclude_filters = list(exclude_filters)
+        self.include_filters = as_list(include_filters)
+        self.exclude_filters = as_list(exclude_filters)
         self.use_normalization = use_normalization
         self.max_rollout_steps = max_rollout_steps
         self.n_steps_input = n_steps_input
@@ -187,7 +189,7 @@ class WellDataset(Described):
         self._buffers = BufferPool()
 
         self.files_paths = find_shards(
-            source, include=include_filters, exclude=exclude_filters, storage_options=storage_options
+            source, include=self.include_filters, exclude=self.exclude_filters, storage_options=storage_options
         )
         self._tree = open_tree(self.files_paths, storage_options=storage_options, fields=fields)
         self._layouts = self._tree.layouts

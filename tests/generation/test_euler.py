@@ -152,7 +152,7 @@ def test_linear_theory_gives_michalkes_growth_rate() -> None:
 
 
 # Velocities low enough (Mach 0.15 and below in either gas, 0.3 in the dense gas of the last) for incompressible theory.
-@pytest.mark.parametrize(("contrast", "speed"), [(1.0, 0.1), (10.0, 0.1), (100.0, 0.04)])
+@pytest.mark.parametrize(("contrast", "speed"), [(1.0, 0.1), (10.0, 0.1), (100.0, 0.03)])
 def test_kelvin_helmholtz_growth(contrast: float, speed: float) -> None:
     """A small wave on a tanh layer, as in the mixing layer, grows as linear theory says."""
     n, height, width = 64, 2.0, 0.08
@@ -201,6 +201,20 @@ def test_near_vacuum_stays_positive() -> None:
     density, _, _, pressure = gas.primitive()
     assert 0.0 < density.min() < 0.03
     assert pressure.min() > 0.0
+
+
+def test_steps_that_fail_are_repeated_and_still_conserve() -> None:
+    """White noise over four orders of magnitude, Mach 30 and more: no scheme of second order survives each step."""
+    random = np.random.default_rng([6, 6])
+    density, pressure = (10 ** random.uniform(low, 1.0, (32, 32)) for low in (-3.0, -4.0))
+    u, v = random.uniform(-3.0, 3.0, (2, 32, 32))
+    gas = Euler2D(conserved(density, u, v, pressure, GAMMA), spacing=(1, 1), boundaries=PERIODIC, cfl=0.9)
+    before = gas.state.sum(axis=(1, 2))
+    gas.advance(3.0)
+    assert gas.repeated > 10
+    found = gas.primitive()
+    assert min(found[0].min(), found[3].min()) > 0.0
+    assert np.abs(gas.state.sum(axis=(1, 2)) - before).max() < 1e-13 * np.abs(gas.state).sum()
 
 
 def test_a_lost_state_is_told() -> None:

@@ -134,7 +134,7 @@ def test_the_card_says_what_was_simulated(tmp_path: Path) -> None:
     values = {parameter.name: parameter.values for parameter in card.parameters}
     assert values["tcool"] == (0.1, 0.25)
     assert values["density_contrast"] == (100.0,)
-    assert values["shear_velocity"] == (0.08,)
+    assert values["shear_velocity"] == (0.06,)
     assert any("S(T)" in equation.latex for equation in card.equations)
     names = {path.name for path in (tmp_path / LAYER).rglob("*.hdf5")}
     assert names == {f"turbulent_radiative_layer_tcool_{value}.hdf5" for value in ("0.10", "0.25")}

@@ -69,10 +69,7 @@ class CoolingGas2D(Euler2D):
             cooling_kernels.cool(self.state, room, span / curve.t_cool, self.gamma, curve.cold, curve.hot)
         )
 
-    def _advance(self, span: float) -> int:
-        from wellkit.generation import cooling_kernels
-
-        curve = self.curve
-        steps, radiated = cooling_kernels.advance_cooling(*self._arguments(span), curve.t_cool, curve.cold, curve.hot)
-        self.radiated += float(radiated)
-        return int(steps)
+    def _advance(self, span: float, *_: float) -> tuple[int, float]:
+        steps, radiated = super()._advance(span, self.curve.t_cool, self.curve.cold, self.curve.hot)
+        self.radiated += radiated
+        return steps, radiated

@@ -7,7 +7,6 @@ from math import ceil
 import numpy as np
 
 from wellkit.generation.compiling import inlined, kernel
-from wellkit.generation.euler_kernels import fastest_rate, sweep_x, sweep_y
 
 _LONGEST = 0.25  # of the shortest cooling time: the longest substep of the cooling equation
 
@@ -74,33 +73,3 @@ def cool(state, temperature, span, gamma, cold, hot):  # type: ignore[no-untyped
         for j in range(state.shape[2]):
             total += temperature[0, j]
     return total
-
-
-@kernel
-def advance_cooling(  # type: ignore[no-untyped-def]
-    state, scratch, edge, row, through, span, cfl, dx, dy, gamma, boundary_x, boundary_y, tcool, cold, hot
-):
-    """As `advance`, with cooling in the middle of each pair of steps.
-
-    Returns:
-        Steps (-1 if the state is lost) and energy radiated, summed over cells.
-    """
-    left = span
-    steps = 0
-    radiated = 0.0
-    temperature = np.empty((2, state.shape[2]))
-    while left > 0.0:
-        rate = fastest_rate(state, dx, dy, gamma)
-        if not rate < np.inf or not rate > 0.0:
-            return -1, radiated
-        # A pair of steps no longer than the shortest cooling time: else gas would cool for good before it notices.
-        pairs = np.ceil(left * max(rate / (2.0 * cfl), 1.0 / tcool))
-        dt = left / (2.0 * pairs)
-        sweep_x(state, scratch, edge, through[0], dt / dx, gamma, boundary_x)
-        sweep_y(state, scratch, row, through[1], dt / dy, gamma, boundary_y)
-        radiated += cool(state, temperature, 2.0 * dt / tcool, gamma, cold, hot)
-        sweep_y(state, scratch, row, through[1], dt / dy, gamma, boundary_y)
-        sweep_x(state, scratch, edge, through[0], dt / dx, gamma, boundary_x)
-        steps += 2
-        left = left - 2.0 * dt if pairs > 1.0 else 0.0
-    return steps, radiated

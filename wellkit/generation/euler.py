@@ -13,7 +13,7 @@ energy change by boundary fluxes alone, to rounding. All in float64; the kernels
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ class Euler2D:
             over cells; so `state` summed over cells changes by through[:, 0] - through[:, 1] summed over axes.
         time: how far the gas has been advanced.
         steps: time steps taken.
+        repeated: pairs of steps that had to be taken again, shorter, because density or pressure became negative.
     """
 
     def __init__(
@@ -87,9 +88,11 @@ class Euler2D:
         self.through = np.zeros((2, 2, 4))
         self.time = 0.0
         self.steps = 0
+        self.repeated = 0
         self._boundaries = tuple(_CODES[kind] for kind in boundaries)
         from wellkit.generation import euler_kernels
 
+        self._kept = np.empty_like(self.state)
         self._scratch = np.zeros(euler_kernels.SCRATCH)
         self._edge = np.zeros((8, euler_kernels.TILE))
         self._row = np.zeros((4, self.state.shape[2] + 4))
@@ -106,8 +109,8 @@ class Euler2D:
         """
         if span <= 0.0:
             return
-        steps = self._advance(span)
-        if steps < 0 or not np.isfinite(self.state).all():
+        steps, _ = self._advance(span)
+        if steps < 0:
             raise DataValueError(
                 f"the gas lost its positive density and pressure between times {self.time:g} and "
                 f"{self.time + span:g}; use a smaller cfl (now {self.cfl:g}) or a higher resolution"
@@ -115,13 +118,12 @@ class Euler2D:
         self.steps += steps
         self.time += span
 
-    def _advance(self, span: float) -> int:
-        """Advance `state` and `through`; returns the number of steps, -1 where the state is lost."""
-        from wellkit.generation import euler_kernels
+    def _advance(self, span: float, t_cool: float = np.inf, cold: float = 0.0, hot: float = 0.0) -> tuple[int, float]:
+        """Advance `state` and `through`; steps (-1 where the state is lost) and energy radiated, summed over cells."""
+        from wellkit.generation import stepping_kernels
 
-        return int(euler_kernels.advance(*self._arguments(span)))
-
-    def _arguments(self, span: float) -> tuple[Any, ...]:
-        """What every compiled stepping function starts with."""
-        work = (self.state, self._scratch, self._edge, self._row, self.through)
-        return (*work, span, self.cfl, *self.spacing, self.gamma, *self._boundaries)
+        work = (self.state, self._kept, self._scratch, self._edge, self._row, self.through)
+        numbers = (span, self.cfl, *self.spacing, self.gamma, *self._boundaries, t_cool, cold, hot)
+        steps, radiated, repeated = stepping_kernels.advance(*work, *numbers)
+        self.repeated += int(repeated)
+        return int(steps), float(radiated)

@@ -103,13 +103,13 @@ def _hllc(rl, ul, vl, pl, rr, ur, vr, pr, gamma):  # type: ignore[no-untyped-def
 
 
 @inlined
-def _faces(s, n, a, b, c, half, gamma):  # type: ignore[no-untyped-def]
+def _faces(s, n, a, b, c, half, gamma, slopes):  # type: ignore[no-untyped-def]
     """States at the low and high face of `n` cells from the values at rows a (below), b, c (above)."""
     for j in range(n):
-        dr = _slope(s[a + j], s[b + j], s[c + j])
-        du = _slope(s[a + _ROW + j], s[b + _ROW + j], s[c + _ROW + j])
-        dv = _slope(s[a + 2 * _ROW + j], s[b + 2 * _ROW + j], s[c + 2 * _ROW + j])
-        dp = _slope(s[a + 3 * _ROW + j], s[b + 3 * _ROW + j], s[c + 3 * _ROW + j])
+        dr = slopes * _slope(s[a + j], s[b + j], s[c + j])
+        du = slopes * _slope(s[a + _ROW + j], s[b + _ROW + j], s[c + _ROW + j])
+        dv = slopes * _slope(s[a + 2 * _ROW + j], s[b + 2 * _ROW + j], s[c + 2 * _ROW + j])
+        dp = slopes * _slope(s[a + 3 * _ROW + j], s[b + 3 * _ROW + j], s[c + 3 * _ROW + j])
         r, u, v, p, dr, du, dv, dp = _predict(
             s[b + j], s[b + _ROW + j], s[b + 2 * _ROW + j], s[b + 3 * _ROW + j], dr, du, dv, dp, half, gamma
         )
@@ -158,7 +158,7 @@ def _to_primitive(s, at, n, gamma):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def sweep_x(state, scratch, edge, through, ratio, gamma, boundary):  # type: ignore[no-untyped-def]
+def sweep_x(state, scratch, edge, through, ratio, gamma, boundary, slopes):  # type: ignore[no-untyped-def]
     """Advance `state` by the fluxes along x, in place.
 
     Args:
@@ -168,6 +168,7 @@ def sweep_x(state, scratch, edge, through, ratio, gamma, boundary):  # type: ign
         through: float64 (2, 4): what has passed the lower and the upper boundary, in cell amounts; added to.
         ratio: time step / cell size.
         boundary: PERIODIC or OPEN.
+        slopes: 1 for second order, 0 for first order.
     """
     nx, ny = state.shape[1], state.shape[2]
     s = scratch
@@ -198,7 +199,7 @@ def sweep_x(state, scratch, edge, through, ratio, gamma, boundary):  # type: ign
                 s[_BEFORE + j] = s[_HIGH + j]
             for j in range(4 * _ROW):
                 s[_OLD + j] = s[_FLUX + j]
-            _faces(s, n, _A, _B, _C, 0.5 * ratio, gamma)
+            _faces(s, n, _A, _B, _C, 0.5 * ratio, gamma, slopes)
             if i < 1:
                 continue
             _fluxes(s, n, _BEFORE, _LOW, gamma)
@@ -214,7 +215,7 @@ def sweep_x(state, scratch, edge, through, ratio, gamma, boundary):  # type: ign
 
 
 @kernel
-def sweep_y(state, scratch, row, through, ratio, gamma, boundary):  # type: ignore[no-untyped-def]
+def sweep_y(state, scratch, row, through, ratio, gamma, boundary, slopes):  # type: ignore[no-untyped-def]
     """Advance `state` by the fluxes along y, in place; as `sweep_x`, with `row` float64 (4, y + 4)."""
     nx, ny = state.shape[1], state.shape[2]
     s = scratch
@@ -243,7 +244,7 @@ def sweep_y(state, scratch, row, through, ratio, gamma, boundary):  # type: igno
                 s[_B + j] = s[_C + j + 1]
             for j in range(4 * _ROW - 2):
                 s[_C + j] = s[_C + j + 2]
-            _faces(s, n + 2, _A, _B, _C, 0.5 * ratio, gamma)  # of cells start - 1 ... start + n
+            _faces(s, n + 2, _A, _B, _C, 0.5 * ratio, gamma, slopes)  # of cells start - 1 ... start + n
             for j in range(4 * _ROW - 1):
                 s[_LOW + j] = s[_LOW + j + 1]
             _fluxes(s, n + 1, _HIGH, _LOW, gamma)  # face j is below cell start + j
@@ -259,8 +260,9 @@ def sweep_y(state, scratch, row, through, ratio, gamma, boundary):  # type: igno
 
 @kernel
 def fastest_rate(state, dx, dy, gamma):  # type: ignore[no-untyped-def]
-    """Largest (|velocity| + sound speed) / cell size along either axis; NaN or infinite if the state is bad."""
+    """Largest (|velocity| + sound speed) / cell size along either axis; NaN unless density and pressure are above 0."""
     worst = 0.0
+    lost = False
     for i in range(state.shape[1]):
         for j in range(state.shape[2]):
             r = state[0, i, j]
@@ -269,26 +271,6 @@ def fastest_rate(state, dx, dy, gamma):  # type: ignore[no-untyped-def]
             p = (gamma - 1.0) * (state[3, i, j] - 0.5 * r * (u * u + v * v))
             c = sqrt(gamma * p / r)
             rate = max((u + c) / dx, (v + c) / dy)
-            if not rate <= worst:
-                worst = rate
-    return worst
-
-
-@kernel
-def advance(state, scratch, edge, row, through, span, cfl, dx, dy, gamma, boundary_x, boundary_y):  # type: ignore[no-untyped-def]
-    """Advance `state` by `span` in pairs of steps, x y then y x (Strang); returns the number of steps, -1 if lost."""
-    left = span
-    steps = 0
-    while left > 0.0:
-        rate = fastest_rate(state, dx, dy, gamma)
-        if not rate < np.inf or not rate > 0.0:
-            return -1
-        pairs = np.ceil(left * rate / (2.0 * cfl))
-        dt = left / (2.0 * pairs)
-        sweep_x(state, scratch, edge, through[0], dt / dx, gamma, boundary_x)
-        sweep_y(state, scratch, row, through[1], dt / dy, gamma, boundary_y)
-        sweep_y(state, scratch, row, through[1], dt / dy, gamma, boundary_y)
-        sweep_x(state, scratch, edge, through[0], dt / dx, gamma, boundary_x)
-        steps += 2
-        left = left - 2.0 * dt if pairs > 1.0 else 0.0
-    return steps
+            worst = rate if rate > worst else worst
+            lost |= not (r > 0.0 and p > 0.0 and rate < np.inf)  # NaN too, which no comparison would carry along
+    return np.nan if lost else worst

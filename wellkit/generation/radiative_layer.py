@@ -20,9 +20,9 @@ from wellkit.generation.generator import ParameterValue, Run, Setting, Simulatio
 
 GAMMA = 5.0 / 3.0
 CONTRAST = 100.0  # density of the cold phase
-SHEAR = 0.08  # velocity of the hot phase relative to the cold one: Mach 0.06 in the hot, 0.6 in the cold phase
-INFLOW = 0.02  # velocity at which the hot phase starts towards the layer, at t_cool = 1; goes as t_cool^(-1/2)
-FASTEST_INFLOW = 0.12
+SHEAR = 0.06  # velocity of the hot phase relative to the cold one: Mach 0.05 in the hot, 0.5 in the cold phase
+INFLOW = 0.025  # velocity at which the hot phase starts towards the layer, at t_cool = 1; goes as t_cool^(-1/2)
+FASTEST_INFLOW = 0.15
 WIDTH = 0.02  # of the tanh profile
 NOISE = 0.01  # root mean square of the transverse velocity at the interface
 MODES = 8  # sine waves in the noise

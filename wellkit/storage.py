@@ -172,21 +172,25 @@ def list_files(
     location: str | os.PathLike[str] | Location,
     suffixes: Sequence[str] = (".hdf5", ".h5"),
     *,
+    folder_suffixes: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Addresses of the files directly in a folder whose names end in one of `suffixes`, sorted.
 
-    Each is something `locate` accepts: a path where the storage is local, with its protocol elsewhere.
+    Folders whose names end in one of `folder_suffixes` are listed among them. Each is something `locate` accepts:
+    a path where the storage is local, with its protocol elsewhere.
 
     Raises:
         DataNotFoundError: there is no such folder, or it is a file.
         HubError: the storage cannot be reached.
     """
     place, entries = _entries(location, storage_options)
+    if place.is_local:  # there may be thousands
+        return sorted(path for path, kind in entries if kind == "file" and path.endswith(tuple(suffixes)))
     return sorted(
         Location(place.fs, path, place.protocol).address
         for path, kind in entries
-        if kind != "directory" and path.partition("?")[0].endswith(tuple(suffixes))
+        if path.partition("?")[0].endswith(tuple(folder_suffixes if kind == "directory" else suffixes))
     )
 
 

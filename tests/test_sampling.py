@@ -61,7 +61,7 @@ def test_shares_and_counts() -> None:
     assert len({trajectory_of(int(sample)) for sample in both}) == 1
 
 
-@pytest.mark.parametrize("wanted", [0, -1, 0.0, 0.001, 2.5])
+@pytest.mark.parametrize("wanted", [0, -1, 0.0, 0.001, 2.5, float("nan"), float("inf")])
 def test_restrictions_that_leave_nothing_are_refused(wanted: float) -> None:
     with pytest.raises(ArgumentError, match="restrict_num_samples"):
         restrict(TABLE, n_trajectories=None, n_samples=wanted, seed=0)

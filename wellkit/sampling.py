@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from wellkit.errors import ArgumentError
@@ -55,7 +57,7 @@ def restrict(
 def _count(argument: str, wanted: float | int, available: int) -> int:
     """A share or a count as a count, at most `available`."""
     share = isinstance(wanted, float) and 0.0 < wanted <= 1.0
-    count = int(available * wanted) if share else int(wanted)
+    count = int(available * wanted) if share else int(wanted) if math.isfinite(wanted) else 0
     if count < 1 or (not share and count != wanted):
         raise ArgumentError(
             f"{argument}={wanted!r} leaves {count if share else 'no valid number of'} samples or trajectories out of "

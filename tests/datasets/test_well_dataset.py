@@ -174,6 +174,12 @@ def test_rollouts_keep_their_own_length(tmp_path: Path) -> None:
     assert "output_mask" not in shortest.__getitems__([1, 2])[0]
 
 
+def test_a_single_filter_needs_no_list(tree: Path) -> None:
+    # As a sequence of letters it would match every file name.
+    assert [Path(file).name for file in dataset(tree, include_filters="part_1").files_paths] == ["made_up_part_1.hdf5"]
+    assert [Path(file).name for file in dataset(tree, exclude_filters="part_1").files_paths] == ["made_up_part_0.hdf5"]
+
+
 def test_unflattened_rollouts_are_padded_field_by_field(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, steps=(5, 8), splits=("test",))
     own = dataset(tree, well_split_name="test", n_steps_input=2, full_trajectory_mode=True, flatten_tensors=False)

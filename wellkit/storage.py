@@ -185,12 +185,13 @@ def list_files(
         HubError: the storage cannot be reached.
     """
     place, entries = _entries(location, storage_options)
+    endings = {"file": tuple(suffixes), "directory": tuple(folder_suffixes)}
     if place.is_local:  # there may be thousands
-        return sorted(path for path, kind in entries if kind == "file" and path.endswith(tuple(suffixes)))
+        return sorted(path for path, kind in entries if path.endswith(endings[kind]))
     return sorted(
         Location(place.fs, path, place.protocol).address
         for path, kind in entries
-        if path.partition("?")[0].endswith(tuple(folder_suffixes if kind == "directory" else suffixes))
+        if path.partition("?")[0].endswith(endings["directory" if kind == "directory" else "file"])
     )
 
 

@@ -58,7 +58,7 @@ def test_the_direct_way_equals_h5py(tree: Path) -> None:
         framework="numpy",
         transform=lambda data, metadata: data,
     )
-    for assembler in slow._assemblers:
+    for assembler in (slow._assembler(number) for number in range(slow.n_files)):
         assembler.request = lambda window: None  # type: ignore[method-assign]
         assembler._plans["constant"] = None
     for index in (0, 9, len(fast) - 1):

@@ -111,11 +111,6 @@ class ShardAssembler:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plans": {}}  # plans hold chunk tables, which a child finds in the index
 
-    def close(self) -> None:
-        """Let go of what this process holds open. What is read next is checked anew."""
-        self._plans.clear()
-        self._reader.close()
-
     # straight from the file
 
     def request(self, window: WindowSpec) -> WindowRequest | None:

@@ -153,7 +153,9 @@ def find_shards(
     except FileNotFoundError as error:
         raise DataNotFoundError(_missing(source, storage_options)) from error
     if not files:
-        raise DataNotFoundError(f"{place}: holds no .hdf5 or .h5 file and no .zarr folder; is it the folder of a split's shards?")
+        raise DataNotFoundError(
+            f"{place}: holds no .hdf5 or .h5 file and no .zarr folder; is it the folder of a split's shards?"
+        )
     kept = [
         file
         for file in files

@@ -227,20 +227,8 @@ class WellDataset(Described):
                 min_std=min_std,
                 storage_options=self.storage_options,
             )
-        self._assemblers = tuple(
-            ShardAssembler(
-                layout,
-                reader,
-                variable=self._tree.fields_of(number, self._tree.variable),
-                constant=self._tree.fields_of(number, self._tree.constant),
-                crop=self._crop,
-                normalization=self.norm,
-                framework=self.framework,
-                delta=self._delta,
-                cache_limit=max_cache_size if cache_small else 0,
-            )
-            for number, (layout, reader) in enumerate(zip(self._layouts, self._tree.readers, strict=True))
-        )
+        self._cache_limit = max_cache_size if cache_small else 0
+        self._assemblers: dict[int, ShardAssembler] = {}  # made when a shard is first read
         self.restriction_set: np.ndarray | None = None
         if restrict_num_trajectories is not None or restrict_num_samples is not None:
             self.restriction_set = restrict(
@@ -295,7 +283,7 @@ class WellDataset(Described):
         prepare_framework(self.framework)
         places = [self._place(index) for index in indices]
         return read_batch(
-            [(self._assemblers[metadata.file_idx], window) for window, metadata in places],
+            [(self._assembler(metadata.file_idx), window) for window, metadata in places],
             framework=self.framework,
             pool=self._buffers,
             delta=self._delta,
@@ -334,6 +322,23 @@ class WellDataset(Described):
         whole = int(position if self.restriction_set is None else self.restriction_set[position])
         return whole, self._table.locate(whole)
 
+    def _assembler(self, shard: int) -> ShardAssembler:
+        """What reads one shard, made when it is first needed."""
+        found = self._assemblers.get(shard)
+        if found is None:
+            found = self._assemblers[shard] = ShardAssembler(
+                self._layouts[shard],
+                self._tree.readers[shard],
+                variable=self._tree.fields_of(shard, self._tree.variable),
+                constant=self._tree.fields_of(shard, self._tree.constant),
+                crop=self._crop,
+                normalization=self.norm,
+                framework=self.framework,
+                delta=self._delta,
+                cache_limit=self._cache_limit,
+            )
+        return found
+
     def _place(self, index: int) -> tuple[WindowSpec, TrajectoryMetadata]:
         """Which frames sample `index` is made of."""
         whole, window = self._window(index)
@@ -351,7 +356,7 @@ class WellDataset(Described):
 
     def _load_one_sample(self, index: int) -> tuple[TrajectoryData, TrajectoryMetadata]:
         window, metadata = self._place(index)
-        return self._read(self._assemblers[metadata.file_idx], window), metadata
+        return self._read(self._assembler(metadata.file_idx), window), metadata
 
     def _read(self, shard: ShardAssembler, window: WindowSpec) -> TrajectoryData:
         """One window as arrays of the framework, fields as views by tensor order."""
@@ -420,8 +425,9 @@ class WellDataset(Described):
 
     def close(self) -> None:
         """Close the shards this process holds open; they open again when read. Needed before writing to them."""
-        for assembler in self._assemblers:
-            assembler.close()
+        self._assemblers.clear()
+        for reader in self._tree.readers:
+            reader.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.data_path}>"

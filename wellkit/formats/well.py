@@ -146,6 +146,15 @@ class WellLayout:
     boundaries: tuple[BoundaryLayout, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
+    def at(self, location: str, attributes: Mapping[str, Any]) -> WellLayout:
+        """The layout of a shard that differs in nothing but its place and some root attributes.
+
+        As `dataclasses.replace`, at a tenth of the price: it is done for every one of thousands of shards.
+        """
+        other = object.__new__(WellLayout)
+        other.__dict__.update(self.__dict__, location=location, attributes={**self.attributes, **attributes})
+        return other
+
     @property
     def n_spatial_dims(self) -> int:
         """1, 2 or 3."""

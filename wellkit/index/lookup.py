@@ -10,7 +10,7 @@ from wellkit.index.file import TreeIndex, index_path, open_tree_index
 from wellkit.index.hdf5 import index_shard
 from wellkit.index.model import ShardIndex
 
-_LEVELS = 3  # <dataset>/data/<split>/shard: the index of a dataset lies three folders up
+INDEX_LEVELS = 3  # <dataset>/data/<split>/shard: the index of a dataset lies three folders up
 _MAX_TREES = 64
 _trees: dict[str, tuple[tuple[int, int, int], TreeIndex | None]] = {}  # by folder, with the file's version
 
@@ -42,7 +42,7 @@ def index_for(path: str | os.PathLike[str]) -> ShardIndex:
 def written_index(path: str, size: int) -> ShardIndex | None:
     """The index of the shard at an absolute path that lies beside it or up to three folders above, if its size fits."""
     folder = path
-    for _ in range(_LEVELS):
+    for _ in range(INDEX_LEVELS):
         folder = os.path.dirname(folder)
         tree = tree_index(folder)
         if tree is not None:

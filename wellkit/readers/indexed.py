@@ -30,7 +30,7 @@ class IndexedReader:
         self.location = location
         self._index = index
         self._checked = False
-        self._file = Hdf5Reader(location)
+        self._opened: Hdf5Reader | None = None  # made when something has to be read through h5py
 
     def __getstate__(self) -> dict[str, Any]:
         # A written index is one file for all shards: a child opens it once.
@@ -70,8 +70,15 @@ class IndexedReader:
             return np.array(array.inline_values()[selection])
         return self._file.read(name, selection)
 
+    @property
+    def _file(self) -> Hdf5Reader:
+        if self._opened is None:
+            self._opened = Hdf5Reader(self.location)
+        return self._opened
+
     def close(self) -> None:
         """Let go of what this process holds open. What is read next is checked anew."""
         self._checked = False
-        self._file.close()
+        if self._opened is not None:
+            self._opened.close()
         LocalReader().close(self.location)

@@ -159,8 +159,8 @@ def test_the_file_system_is_told() -> None:
         os.close(descriptor)
 
 
-def test_network_file_systems_are_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shard = write_shard(tmp_path / "a.h5", [Stored()])
+def test_network_file_systems_and_small_windows_are_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = write_shard(tmp_path / "a.h5", [Stored()], space=(256, 256), steps=3)
     used: list[str] = []
 
     def noted(name: str, real: Callable[..., int]) -> Callable[..., int]:
@@ -173,7 +173,7 @@ def test_network_file_systems_are_not_mapped(tmp_path: Path, monkeypatch: pytest
     kernels = local._kernels(None)
     for name in ("read_mapped", "read_tiled"):
         monkeypatch.setattr(kernels, name, noted(name, getattr(kernels, name)))
-    out = np.empty((1, 2, 8, 6, 1), np.float32)
+    out = np.empty((1, 2, 256, 256, 1), np.float32)
     for source, is_local, wanted in (
         ("auto", True, "read_mapped"),
         ("auto", False, "read_tiled"),
@@ -185,6 +185,12 @@ def test_network_file_systems_are_not_mapped(tmp_path: Path, monkeypatch: pytest
             monkeypatch.setattr(file, "is_local", is_local)
         LocalReader(source=source).read_windows([shard.request()], out)  # type: ignore[arg-type]
         assert used == [wanted]
+    used.clear()
+    small = shard.request(n_steps=1, crop=(slice(0, 128), slice(None)))
+    LocalReader().read_windows([small], np.empty((1, 1, 128, 256, 1), np.float32))
+    sparse = shard.request(crop=(slice(None), slice(0, 100)))
+    LocalReader(source="mmap").read_windows([sparse], np.empty((1, 2, 256, 100, 1), np.float32))
+    assert used == ["read_tiled", "read_tiled"]
 
 
 def test_an_error_in_any_thread_reaches_the_caller_when_all_have_stopped() -> None:

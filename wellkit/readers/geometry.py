@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 from math import prod
+from sys import maxsize
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ class FieldGeometry:
             one chunk) or "boxes" (it is spread).
         boxes: chunks a frame needs; one if kind is "chunk".
         dense_shape: of a cropped frame as stored, components included.
+        lead_bytes: bytes of the container from one trajectory to the next, and from one frame to the next.
         strides: elements of the container from one point to the next along each spatial axis; 0 where repeated.
         first: bytes from a frame's beginning in its container to the first needed element.
         span: bytes from there to the end of the last needed element.
@@ -56,10 +58,10 @@ class FieldGeometry:
         self.lead = lead = int(plan.has_sample_axis) + int(plan.has_time_axis)
         if len(plan.spatial) != len(space) or len(crop) != len(space):
             raise self._fail(f"is planned for {len(plan.spatial)} spatial axes; the output has {len(space)}")
-        roles = self._roles(len(space))
-        cuts = self._cuts(roles, space, crop)
+        roles, cuts = self._axes(space, crop)
         self.dense_shape = tuple(len(cut) for cut in cuts)
         self.boxes: tuple[Box, ...] = ()
+        self._grid_steps: tuple[int, ...] = ()
         self.kind: str = array.layout
         container = array.shape[lead:]
         firsts = [cut.start for cut in cuts]
@@ -85,64 +87,70 @@ class FieldGeometry:
         self.first = item * sum(first * step for first, step in zip(firsts, steps, strict=True))
         reach = sum((size - 1) * stride for size, stride in zip(space, self.strides, strict=True))
         self.span = item * (reach + plan.components)
+        self._set_leads()
+
+    def _set_leads(self) -> None:
+        """Sizes of a container, bytes to the next index in it and chunks to the next, along trajectory and frame."""
+        plan, array = self.plan, self.array
         outer = array.chunk_shape if array.layout == "chunked" else array.shape
-        self._lead_bytes = tuple(item * step for step in row_major(outer)[:lead])
+        lengths, steps = iter(outer), iter(row_major(outer))
+        grid = iter(self._grid_steps)
+        self.lead_bytes = [0, 0]
+        self._lead_sizes, self._lead_chunks = [1, 1], [0, 0]
+        for axis, is_there in enumerate((plan.has_sample_axis, plan.has_time_axis)):
+            if is_there:
+                self._lead_sizes[axis] = max(1, next(lengths))
+                self.lead_bytes[axis] = self.dtype.itemsize * next(steps)
+                self._lead_chunks[axis] = next(grid, 0)
 
     def _fail(self, why: str) -> ArgumentError:
         return ArgumentError(f"array {self.array.name!r} of shape {self.array.shape} {why}")
 
-    def _roles(self, n_dims: int) -> tuple[int | None, ...]:
-        """For each axis behind sample and time: the spatial axis it is, or None (components, or stored with size 1)."""
+    def _axes(self, space: tuple[int, ...], crop: Slices) -> tuple[tuple[int | None, ...], list[range]]:
+        """For each axis behind sample and time: the spatial axis it is (None: no such), and its indices."""
         rest = self.array.shape[self.lead :]
-        absent = [axis for axis in range(n_dims) if self.plan.spatial[axis]]
-        thin = [axis if self.plan.spatial[axis] else None for axis in range(n_dims)]
-        for roles in (absent, thin):
-            head, tail = rest[: len(roles)], rest[len(roles) :]
-            if (
-                len(head) == len(roles)
-                and all(size == 1 for size, role in zip(head, roles, strict=True) if role is None)
-                and prod(tail) == self.plan.components
-            ):
-                return (*roles, *[None] * len(tail))
+        absent = [axis for axis, varies in enumerate(self.plan.spatial) if varies]
+        thin = [axis if varies else None for axis, varies in enumerate(self.plan.spatial)]
+        for head in (absent, thin):
+            roles = (*head, *[None] * (len(rest) - len(head)))
+            if len(roles) != len(rest) or prod(rest[len(head) :]) != self.plan.components:
+                continue
+            cuts = [range(n) if role is None else range(n)[crop[role]] for n, role in zip(rest, roles, strict=True)]
+            wanted = [1 if role is None else space[role] for role in head]
+            if [len(cut) for cut in cuts[: len(head)]] == wanted and all(cut.step > 0 for cut in cuts):
+                return roles, cuts
         raise self._fail(
-            f"does not have {self.lead} leading axes, spatial axes {absent} and {self.plan.components} components"
+            f"does not have {self.lead} leading axes, {self.plan.components} components, and along the spatial axes "
+            f"{absent} what {crop} takes to fill an output of {space}"
         )
-
-    def _cuts(self, roles: tuple[int | None, ...], space: tuple[int, ...], crop: Slices) -> list[range]:
-        """The indices needed along each axis behind sample and time."""
-        cuts = []
-        for size, role in zip(self.array.shape[self.lead :], roles, strict=True):
-            cut = range(size) if role is None else range(size)[crop[role]]
-            if cut.step < 1 or (role is not None and len(cut) != space[role]):
-                raise self._fail(f"gives {len(cut)} points along axis {role} under {crop}; the output holds {space}")
-            cuts.append(cut)
-        return cuts
 
     def _index(self, trajectory: int, frame: int) -> tuple[int, ...]:
         plan = self.plan
         return (trajectory,) * plan.has_sample_axis + (frame,) * plan.has_time_axis
 
-    def check(self, trajectory: int, first: int, last: int) -> None:
-        """Raise ArgumentError unless the array has this trajectory and frames first to last."""
-        for index in (self._index(trajectory, first), self._index(trajectory, last)):
-            if any(not 0 <= i < size for i, size in zip(index, self.array.shape, strict=False)):
-                raise self._fail(f"has no trajectory {trajectory} with frames {first} to {last}")
+    @property
+    def n_leads(self) -> tuple[int, int]:
+        """(trajectories, frames) there are; the largest number where the array has no such axis."""
+        sizes = iter(self.array.shape)
+        plan = self.plan
+        return next(sizes) if plan.has_sample_axis else maxsize, next(sizes) if plan.has_time_axis else maxsize
 
     def offset(self, trajectory: int, frame: int) -> int:
         """Bytes from the container's beginning to the frame's first needed element."""
-        index = self._index(trajectory, frame)
         if self.kind == "missing" or self.kind == "boxes":
             return 0
-        if self.kind == "chunk":
-            index = tuple(i % size for i, size in zip(index, self.array.chunk_shape, strict=False))
-        return self.first + sum(i * step for i, step in zip(index, self._lead_bytes, strict=True))
+        (trajectories, frames), (per_trajectory, per_frame) = self._lead_sizes, self.lead_bytes
+        return self.first + trajectory % trajectories * per_trajectory + frame % frames * per_frame
 
-    def slab(self, trajectory: int, frame: int) -> tuple[int, tuple[int, ...]]:
-        """(number of the chunk that boxes count from, index of the frame in its chunks along sample and time)."""
-        index, sizes = self._index(trajectory, frame), self.array.chunk_shape
-        cells = [i // size for i, size in zip(index, sizes, strict=False)]
-        inner = tuple(i % size for i, size in zip(index, sizes, strict=False))
-        return sum(cell * step for cell, step in zip(cells, self._grid_steps, strict=False)), inner
+    def slab(self, trajectory: int, frame: int) -> int:
+        """The number of the chunk that boxes count from."""
+        (trajectories, frames), (per_trajectory, per_frame) = self._lead_sizes, self._lead_chunks
+        return trajectory // trajectories * per_trajectory + frame // frames * per_frame
+
+    def in_chunk(self, trajectory: int, frame: int) -> tuple[int, ...]:
+        """Index of the frame in its chunks along sample and time."""
+        index = self._index(trajectory, frame)
+        return tuple(i % size for i, size in zip(index, self.array.chunk_shape, strict=False))
 
     def in_file(self, trajectory: int, frame: int) -> int:
         """The file offset of the frame's first needed element; MISSING if it does not lie in the file as it is."""
@@ -150,17 +158,8 @@ class FieldGeometry:
             return self.array.offset + self.offset(trajectory, frame)
         if self.kind != "chunk" or self.array.codecs:
             return MISSING
-        place = int(self.array.offsets[self.slab(trajectory, frame)[0] + self.boxes[0].number])
+        place = int(self.array.offsets[self.slab(trajectory, frame) + self.boxes[0].number])
         return MISSING if place == MISSING else place + self.offset(trajectory, frame)
-
-    @property
-    def lead_bytes(self) -> tuple[int, int]:
-        """Contiguous arrays: bytes from one trajectory to the next, and from one frame to the next."""
-        steps = iter(self._lead_bytes)
-        return (
-            next(steps) if self.plan.has_sample_axis else 0,
-            next(steps) if self.plan.has_time_axis else 0,
-        )
 
 
 def _boxes(cuts: list[range], chunk: tuple[int, ...], grid_steps: tuple[int, ...]) -> tuple[Box, ...]:
@@ -196,6 +195,7 @@ class WindowGeometry:
         is_float32: whether all fields are stored as little-endian float32.
         has_delta: whether steps behind the input are differences.
         is_sparse: whether less than half of the bytes between a frame's first and last needed element are needed.
+        run_bytes: bytes of a field that lie side by side, as a mean: a frame's, or the whole window's.
         flat_dims: dims of the whole window where its frames lie side by side too, so that it can be read as one frame.
     """
 
@@ -222,31 +222,37 @@ class WindowGeometry:
         self.n_input = n_input if self.has_delta else n_steps
         self.n_steps, self.stride = n_steps, stride
         self.dims, self.strides = _merged(space, [(*f.strides, f.plan.components) for f in self.fields])
-        self.is_dense = bool(self.dims[2] == 1 or np.all(self.strides[:, 2] == self.strides[:, 3]))
+        self.is_dense = bool(np.all(self.strides[:, 2] == self.strides[:, 3]))
         self.offsets = _constants(fields, 0)
         self.scales = _constants(fields, 1)
         self.counts = tuple((0,) * plan.components for plan in fields)
         self.is_float32 = all(field.dtype == np.dtype("<f4") for field in self.fields)
         self._in_file = all(f.kind == "contiguous" or (f.kind == "chunk" and not f.array.codecs) for f in self.fields)
+        leads = [field.n_leads for field in self.fields] or [(0, 0)]
+        self._n_leads = min(trajectories for trajectories, _ in leads), min(frames for _, frames in leads)
         spans = sum(f.span for f in self.fields)
         self.is_sparse = 2 * 4 * prod(space) * n_channels < spans
+        self.run_bytes = spans // max(1, len(self.fields))
         self.flat_dims: np.ndarray | None = None
         self._bases: np.ndarray | None = None
         if all(f.kind == "contiguous" for f in self.fields):
             self._bases = np.array([f.array.offset + f.first for f in self.fields], dtype=np.int64)
-            leads = np.array([f.lead_bytes for f in self.fields], dtype=np.int64)
-            self._per_trajectory, self._per_frame = leads[:, 0], leads[:, 1]
+            self._per_trajectory, self._per_frame = np.array([f.lead_bytes for f in self.fields], dtype=np.int64).T
             self._steps = self._per_frame[:, None] * (stride * np.arange(n_steps, dtype=np.int64))
             lies_flat = self.is_dense and self.dims[0] == self.dims[1] == 1 and spans * n_steps <= _FLAT_LIMIT
             pitches = [f.dtype.itemsize * int(self.dims[2]) * f.plan.components for f in self.fields]
             if lies_flat and not self.has_delta and np.array_equal(stride * self._per_frame, pitches):
                 self.flat_dims = self.dims * (1, 1, n_steps)
+                self.run_bytes *= n_steps
 
     def check(self, trajectory: int, start: int) -> None:
         """Raise ArgumentError unless every field has the window."""
         last = start + (self.n_steps - 1) * self.stride
-        for field in self.fields:
-            field.check(trajectory, start, last)
+        if not (0 <= trajectory < self._n_leads[0] and start >= 0 and last < self._n_leads[1]):
+            shapes = ", ".join(f"{field.array.name} {field.array.shape}" for field in self.fields)
+            raise ArgumentError(
+                f"there is no trajectory {trajectory} with frames {start} to {last} in all of the arrays {shapes}"
+            )
 
     def in_file(self, trajectory: int, start: int) -> np.ndarray | None:
         """Offsets of the frames' first needed elements in the file, axes (field, step); None if some are elsewhere."""
@@ -288,6 +294,8 @@ def _merged(space: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[np.
             axes[0][0] *= size
         else:
             axes.insert(0, [size, *steps])
+    if not axes:  # a point; as a window's only axis it lies densely
+        axes = [[1, *(field[-1] for field in strides)]]
     padded = [[1, *[0] * len(strides)]] * (3 - len(axes)) + axes
     dims = np.array([axis[0] for axis in padded], dtype=np.int64)
     table = [[*(axis[1 + number] for axis in padded), field[-1]] for number, field in enumerate(strides)]

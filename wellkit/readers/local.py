@@ -28,6 +28,7 @@ Source = Literal["auto", "mmap", "pread"]
 
 _FILES = Descriptors()
 _TILE = 1 << 19  # bytes: with what it becomes, a tile fits into a core's second-level cache
+_WORTH_MAPPING = 1 << 18  # bytes side by side, below which copying them costs less than a map
 _KEPT_GEOMETRIES = 4096
 _POPULATE_READ = 22  # MADV_POPULATE_READ, since Linux 5.14
 
@@ -85,7 +86,9 @@ class _Frame:
             self.pieces = [pieces.plan_range(path, field, field.in_file(trajectory, frame), field.span)]
             self._offset = 0
         elif field.boxes:
-            number, self._inner = field.slab(trajectory, frame)
+            number = field.slab(trajectory, frame)
+            if field.kind == "boxes":
+                self._inner = field.in_chunk(trajectory, frame)
             self.pieces = [pieces.plan_chunk(path, field, number + box.number) for box in field.boxes]
 
     def place(self) -> tuple[np.ndarray, int]:
@@ -132,7 +135,8 @@ class LocalReader:
 
     Args:
         source: how plain arrays are read: "mmap" maps a window at a time; "pread" reads it piece by piece; "auto"
-            takes the first on this machine's own file systems, the second on network file systems. A file that
+            takes the first on this machine's own file systems for all but small windows, the second on network file
+            systems. What a crop needs little of is always read, not mapped. A file that
             shrinks *while* it is mapped ends the process with SIGBUS, as no check can prevent: use "pread" for files
             that are being replaced.
         threads: threads that decode chunks of one batch, the caller among them. None: one a core, at most 8. Use 1
@@ -244,7 +248,7 @@ class LocalReader:
     def _maps(self, file: OpenFile, geometry: WindowGeometry) -> bool:
         if self.source == "pread" or sys.platform != "linux" or geometry.is_sparse:
             return False
-        return self.source == "mmap" or file.is_local
+        return self.source == "mmap" or (file.is_local and geometry.run_bytes >= _WORTH_MAPPING)
 
     def _read_pieces(self, jobs: Sequence[_Job]) -> Pieces:
         """Put windows together from chunks and ranges, a step at a time; neighbours follow each other."""

@@ -324,6 +324,10 @@ def test_result_files_are_checked(advection: Path, tmp_path: Path) -> None:
         load_result(tmp_path / "none.json")
     with pytest.raises(StorageError, match="cannot write"):
         save_result(result, path / "below" / "result.json")
+    (tmp_path / "taken" / "result.json").mkdir(parents=True)
+    with pytest.raises(StorageError, match="cannot write"):
+        save_result(result, tmp_path / "taken" / "result.json")
+    assert [file.name for file in (tmp_path / "taken").iterdir()] == ["result.json"]  # nothing half-written stays
 
 
 def test_points_outside_the_domain_need_a_card_that_says_so(

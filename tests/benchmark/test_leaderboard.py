@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,18 @@ def test_boards_are_checked(tmp_path: Path) -> None:
     with pytest.raises(DocumentVersionError, match=r"bad\.json"):
         leaderboard.add([tmp_path / "bad.json"], tmp_path / "other.jsonl")
     assert not (tmp_path / "other.jsonl").exists()
+
+
+def test_a_full_disk_leaves_the_board_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = tmp_path / "board.jsonl"
+    leaderboard.add([make_result()], board)
+    before = board.read_bytes()
+
+    def full(path: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(StorageError, match=r"cannot write .*the disk is full"):
+        leaderboard.add([make_result("unet_convnext")], board)
+    assert [file.name for file in tmp_path.iterdir()] == ["board.jsonl"]
+    assert board.read_bytes() == before

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wellkit.benchmark.results import load_result
-from wellkit.errors import DataNotFoundError, DocumentError, ScoreError, StorageError
+from wellkit.errors import DataNotFoundError, DocumentError, ScoreError
+from wellkit.fetch.disk import write_atomically
 from wellkit.schemas.result import Result
 
 # Rollout means in the table: steps 1 to N, for the longest N that fit.
@@ -97,7 +98,8 @@ def add(results: Iterable[Result | str | os.PathLike[str]], board: str | os.Path
     replaced = tuple(dict.fromkeys(result.id for result in loaded if result.id in held))
     new = tuple(dict.fromkeys(result.id for result in loaded if result.id not in held))
     held |= {result.id: result for result in loaded}
-    _write(Path(board), list(held.values()))
+    text = "".join(json.dumps(result.to_mapping(), allow_nan=False) + "\n" for result in held.values())
+    write_atomically(Path(board), text.encode())
     return Added(new, replaced, len(held))
 
 
@@ -147,14 +149,3 @@ def group(results: Sequence[Result]) -> list[Group]:
         for key, members in by_id.items()
     ]
     return sorted(groups, key=lambda g: g.title)
-
-
-def _write(board: Path, results: Sequence[Result]) -> None:
-    partial = board.with_name(f".{board.name}.{os.getpid()}.partial")
-    text = "".join(json.dumps(result.to_mapping(), allow_nan=False) + "\n" for result in results)
-    try:
-        board.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(board)
-    except OSError as error:
-        raise StorageError(f"cannot write {board}: {error.strerror}; choose another --board") from error

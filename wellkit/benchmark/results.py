@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from wellkit.errors import DataNotFoundError, DocumentError, StorageError
+from wellkit.errors import DataNotFoundError, DocumentError
+from wellkit.fetch.disk import write_atomically
 from wellkit.schemas.result import Result
 
 
@@ -16,14 +17,8 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(result.to_mapping(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        raise StorageError(f"cannot write {target}: {error.strerror}; choose another target") from error
+    text = json.dumps(result.to_mapping(), indent=1, allow_nan=False) + "\n"
+    write_atomically(Path(path), text.encode())
 
 
 def load_result(path: str | os.PathLike[str]) -> Result:

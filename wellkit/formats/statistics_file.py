@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from wellkit.errors import StatisticsError
-from wellkit.formats.well_writer import storage_error
+from wellkit.fetch.disk import write_atomically
 from wellkit.schemas.statistics import Statistics
 from wellkit.storage import locate, reading
 
@@ -46,19 +45,8 @@ def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> No
     Raises:
         StorageError: it cannot be written (unwritable, full disk, ...); nothing is left behind.
     """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     text = yaml.dump(statistics.to_mapping(), Dumper=_Dumper, sort_keys=False)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(partial, target)
-    except OSError as error:
-        raise storage_error(target, error) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    write_atomically(Path(path), text.encode())
 
 
 def statistics_hash(statistics: Statistics) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -137,7 +138,25 @@ def locate(location: str | os.PathLike[str], storage_options: Mapping[str, Any] 
         # The options are the remote storage's: a local folder needs none, whatever else is passed on for it.
         return Location(fsspec.filesystem("file"), _local_path(text), "file")
     fs_class = _filesystem_class(protocol, text)
-    return Location(fsspec.filesystem(protocol, **options), str(fs_class._strip_protocol(text)), protocol)
+    fs = fsspec.filesystem(protocol, **options)
+    _FILESYSTEMS[id(fs)] = fs
+    return Location(fs, str(fs_class._strip_protocol(text)), protocol)
+
+
+_FILESYSTEMS: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_OF_THE_PARENT: list[Any] = []
+
+
+def _keep_what_is_the_parents() -> None:
+    """In a forked child: hold on to the parent's filesystems.
+
+    fsspec forgets them there, which closes their connections, and takes the sockets out of the epoll set that parent
+    and child share: the parent would wait for its next answer for ever.
+    """
+    _OF_THE_PARENT.extend(_FILESYSTEMS.values())
+
+
+os.register_at_fork(after_in_child=_keep_what_is_the_parents)
 
 
 def _local_path(text: str) -> str:

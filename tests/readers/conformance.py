@@ -195,3 +195,5 @@ class ReaderContract:
             assert pool.map_async(_opens, [jobs[0][0]]).get(timeout=60) == ["made_up"]
         assert found == [whole[job[1]].tobytes() for job in jobs]
         np.testing.assert_array_equal(reader.read(FIELD), whole)
+        reader.close()  # nothing kept: what the children did must not have cut the parent's connections
+        np.testing.assert_array_equal(reader.read(FIELD), whole)

@@ -105,7 +105,7 @@ def test_resuming_goes_on_exactly_where_the_state_was_taken(stop: int) -> None:
     for expected in whole[1][:stop]:
         assert next(running)["number"].tolist() == expected
     state = json.loads(json.dumps(loader.state_dict()))  # batches read ahead do not count
-    running.close()  # type: ignore[attr-defined]
+    running.close()
     resumed = wellkit.DataLoader(Numbers(23), batch_size=4, seed=2)
     resumed.load_state_dict(state)
     assert numbers(resumed) == whole[1][stop:]
@@ -183,7 +183,7 @@ def test_errors_come_through_and_no_thread_stays(tree: Path) -> None:
         next(broken)
     running = iter(wellkit.DataLoader(Numbers(50), batch_size=4))
     next(running)
-    running.close()  # type: ignore[attr-defined]
+    running.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wellkit-loader")]
 
 

@@ -49,11 +49,10 @@ def open_normalization(
         except DataNotFoundError:
             continue
         try:
-            if isinstance(build, type) and issubclass(build, Normalization):
-                normalization: Any = build(content, variable, constant, min_denom=min_std)
+            own = isinstance(build, type) and issubclass(build, Normalization)
+            normalization = build(content, variable, constant, **({"min_denom": min_std} if own else {}))
+            if own:
                 normalization.check_shapes(shapes)
-            else:
-                normalization = build(content, variable, constant)
         except StatisticsError as error:
             raise StatisticsError(f"{candidate}: {error}") from error
         return candidate, normalization

@@ -216,7 +216,8 @@ class WellDataset(Described):
         )
         self.dataset_name = name_override or self.metadata.dataset_name
         self.normalization_type = normalization_class(normalization_type)
-        self.normalization_path, self.norm = source.statistics[0], None
+        self.normalization_path = source.statistics[0]
+        self.norm: Any = None
         if use_normalization:
             self.normalization_path, self.norm = open_normalization(
                 source.statistics,

@@ -30,7 +30,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from wellkit.readers.compiled import Function, compile_kernel, compiled_folder
+from wellkit.compiled import Function, compile_kernel, compiled_folder
 
 DONE, BEYOND_END, NOT_MAPPED, NOT_READ = 0, 1, 2, 3  # what the window functions return
 
@@ -103,7 +103,9 @@ def frame_source(counts: tuple[int, ...]) -> str:
         for c, (f, part) in enumerate(places):
             point = f"[n * {counts[f] if is_dense else f'e{f}'} + {part}]"
             value = f"(s{f}{point} - b{f}{point})" if is_delta else f"s{f}{point}"
-            lines.append(f"                    q[n * {total} + {c}] = ({value} - o{c}) / d{c}")
+            lines.append(f"                    v{c} = ({value} - o{c}) / d{c}")
+        # All loads before all stores: the compiler cannot know that these do not change those.
+        lines += [f"                    q[n * {total} + {c}] = v{c}" for c in range(total)]
     return "\n".join(lines)
 
 

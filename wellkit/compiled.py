@@ -1,10 +1,10 @@
-"""Where compiled kernels are kept between runs."""
+"""How kernels are compiled: numba, without the interpreter lock, kept on disk between runs. Imports numba."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,19 @@ def compiled_folder(sources: Sequence[Path]) -> Path | None:
     return next((folder for folder in folders if _can_write(folder)), None)
 
 
-def compile_kernel(function: Function, folder: Path | None) -> Function:
-    """Compile on the first call, without the interpreter lock and with IEEE arithmetic; kept in `folder`.
+def compile_kernel(function: Function, folder: Path | None, *, relaxed: Collection[str] = ()) -> Function:
+    """Compile on the first call, without the interpreter lock; kept in `folder`.
 
     Never parallel: numba's threads do not survive a fork.
+
+    Args:
+        relaxed: what the compiler may assume of floats (LLVM's fast-math flags); nothing, IEEE arithmetic, by default.
     """
     config: Any = numba.config
     others = config.CACHE_DIR
     if folder is not None:
         config.CACHE_DIR = str(folder)
     try:
-        return numba.njit(function, nogil=True, cache=folder is not None, error_model="numpy")
+        return numba.njit(function, nogil=True, cache=folder is not None, fastmath=set(relaxed), error_model="numpy")
     finally:
         config.CACHE_DIR = others

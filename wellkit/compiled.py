@@ -28,7 +28,8 @@ def compiled_folder(sources: Sequence[Path]) -> Path | None:
 
     The folder's name holds a digest of the sources: file times, which numba goes by, may be the same in two releases.
     """
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    own = Path(__file__).read_bytes()  # how it is compiled counts too
+    digest = hashlib.sha256(own + b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     name = f"kernels-{digest}"
     folders = (sources[0].parent / "__pycache__" / name, cache_dir() / "numba" / name)
     return next((folder for folder in folders if _can_write(folder)), None)

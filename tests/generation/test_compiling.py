@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wellkit import settings
-from wellkit.generation import compiling
+from wellkit import compiled, settings
 
 
 def test_nothing_is_compiled_before_it_is_needed() -> None:
@@ -20,31 +19,31 @@ def test_nothing_is_compiled_before_it_is_needed() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_compiled_code_is_kept_beside_the_package_else_in_the_users_cache_else_nowhere(
+def test_compiled_code_is_kept_beside_its_sources_else_in_the_users_cache_else_nowhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    package = Path(compiling.__file__).parent
-    find = compiling.compiled_folder.__wrapped__
-    beside = find()
+    source = tmp_path / "package" / "some_kernels.py"
+    source.parent.mkdir()
+    source.write_text("x = 1\n")
+    beside = compiled.compiled_folder([source])
     assert beside is not None
-    assert beside.parent == package / "__pycache__"
+    assert beside.parent == source.parent / "__pycache__"
 
-    real = compiling._can_write
-    monkeypatch.setattr(compiling, "_can_write", lambda folder: package not in folder.parents and real(folder))
-    assert find() == settings.cache_dir() / "numba" / beside.name
+    real = compiled._can_write
+    monkeypatch.setattr(compiled, "_can_write", lambda folder: source.parent not in folder.parents and real(folder))
+    assert compiled.compiled_folder([source]) == settings.cache_dir() / "numba" / beside.name
     assert (settings.cache_dir() / "numba" / beside.name).is_dir()
 
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("WELLKIT_CACHE", str(tmp_path / "file"))
-    assert find() is None
+    assert compiled.compiled_folder([source]) is None
 
 
-def test_a_changed_kernel_gets_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_changed_kernel_gets_another_folder(tmp_path: Path) -> None:
     # numba would take compiled code from its folder although a kernel in another file has changed.
-    for source in Path(compiling.__file__).parent.glob("*_kernels.py"):
-        (tmp_path / source.name).write_bytes(source.read_bytes())
-    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "compiling.py"))
-    before = compiling._sources_digest()
-    with (tmp_path / "euler_kernels.py").open("a") as file:
-        file.write("# changed\n")
-    assert compiling._sources_digest() != before
+    sources = [tmp_path / "a_kernels.py", tmp_path / "b_kernels.py"]
+    for source in sources:
+        source.write_text("x = 1\n")
+    before = compiled.compiled_folder(sources)
+    sources[1].write_text("x = 2\n")
+    assert compiled.compiled_folder(sources) != before

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.readers.local_shards import Stored, expected_window, same_bits, write_shard
-from wellkit.readers import compiled, kernels, numpy_kernels
+from wellkit import compiled
+from wellkit.readers import kernels, numpy_kernels
 from wellkit.readers.local import LocalReader, _kernels
 
 

@@ -51,7 +51,7 @@ _munmap: Any = _types.ExternalFunction("munmap", types.int32(types.intp, types.u
 _madvise: Any = _types.ExternalFunction("madvise", types.int32(types.intp, types.uintp, types.int32))
 _pread: Any = _types.ExternalFunction("pread", types.intp(types.int32, types.intp, types.uintp, types.int64))
 
-_FOLDER = compiled_folder([Path(__file__), Path(__file__).with_name("compiled.py")])
+_FOLDER = compiled_folder([Path(__file__)])
 _part: Any = numba.njit(error_model="numpy")  # compiled into the kernels that call it
 
 
@@ -74,38 +74,68 @@ _pointer: Any = intrinsic(_float_pointer)
 def frame_source(counts: tuple[int, ...]) -> str:
     """Source of the gather of one frame, for fields of `counts` components.
 
-    Channels are unrolled: only then the compiler sees that they fill whole lines, and loads, divides and stores
-    whole vectors.
+    Few channels of dense states are gathered in one loop, channels unrolled: then the compiler sees that they fill
+    whole lines, and loads, divides and stores whole vectors. It sees no such thing in more than eight channels, or
+    in differences; those are computed field by field for a block of points, which lie in one run, and interleaved
+    from there.
     """
     total = sum(counts)
+    fields = range(len(counts))
     places = [(field, part) for field, count in enumerate(counts) for part in range(count)]
     lines = ["def frame(out, at, before, is_delta, is_dense, dims, strides, offset, scale, counts):"]
+    lines += [f"    e{f} = strides[{f}, 2]" for f in fields]
     lines += [f"    o{c} = offset[{c}]; d{c} = scale[{c}]" for c in range(total)]
-    lines += [f"    e{f} = strides[{f}, 2]" for f in range(len(counts))]
-    lines += [
-        "    for i in range(dims[0]):",
-        "        for j in range(dims[1]):",
-        f"            q = pointer(uintp(out + 4 * (i * dims[1] + j) * dims[2] * {total}))",
-    ]
-    for f in range(len(counts)):
-        lines += [
-            f"            r{f} = 4 * (i * strides[{f}, 0] + j * strides[{f}, 1])",
-            f"            s{f} = pointer(uintp(at[{f}] + r{f}))",
-            f"            b{f} = pointer(uintp(before[{f}] + r{f}))",
-        ]
-    for case, is_delta, is_dense in (
-        ("if not is_delta and is_dense", False, True),
-        ("elif not is_delta", False, False),
-        ("elif is_dense", True, True),
-        ("else", True, False),
-    ):
-        lines += [f"            {case}:", "                for n in range(dims[2]):"]
+    lines.append(f"    work = empty((3, {BLOCK * total}), float32)")  # values, then each one's offset and scale
+    for f, count in enumerate(counts):
+        start = BLOCK * sum(counts[:f])
+        lines += [f"    {name}{f} = work[{row}, {start}:]" for row, name in enumerate("tuw")]
+        for part in range(count):
+            c = sum(counts[:f]) + part
+            lines.append(f"    u{f}[{part} : {BLOCK * count} : {count}] = o{c}")
+            lines.append(f"    w{f}[{part} : {BLOCK * count} : {count}] = d{c}")
+    lines += ["    for i in range(dims[0]):", "        for j in range(dims[1]):"]
+    lines.append(f"            row = out + 4 * (i * dims[1] + j) * dims[2] * {total}")
+    for f in fields:
+        lines.append(f"            r{f} = 4 * (i * strides[{f}, 0] + j * strides[{f}, 1])")
+    if total <= UNROLLED:
+        lines += ["            if is_dense and not is_delta:", "                q = pointer(uintp(row))"]
+        lines += [f"                s{f} = pointer(uintp(at[{f}] + r{f}))" for f in fields]
+        lines.append("                for n in range(dims[2]):")
         for c, (f, part) in enumerate(places):
-            point = f"[n * {counts[f] if is_dense else f'e{f}'} + {part}]"
-            value = f"(s{f}{point} - b{f}{point})" if is_delta else f"s{f}{point}"
-            lines.append(f"                    v{c} = ({value} - o{c}) / d{c}")
-        # All loads before all stores: the compiler cannot know that these do not change those.
-        lines += [f"                    q[n * {total} + {c}] = v{c}" for c in range(total)]
+            lines.append(f"                    q[n * {total} + {c}] = (s{f}[n * {counts[f]} + {part}] - o{c}) / d{c}")
+        lines.append("                continue")
+    lines += [
+        f"            for first in range(0, dims[2], {BLOCK}):",
+        f"                size = min({BLOCK}, dims[2] - first)",
+        f"                q = pointer(uintp(row + first * {4 * total}))",
+    ]
+    for f, count in enumerate(counts):
+        lines.append(f"                s = pointer(uintp(at[{f}] + r{f} + 4 * first * e{f}))")
+        lines.append(f"                b = pointer(uintp(before[{f}] + r{f} + 4 * first * e{f}))")
+        runs = [f"for n in range(size * {count}):", f"    t{f}[n] = (VALUE - u{f}[n]) / w{f}[n]"]
+        steps = ["for n in range(size):"]
+        first = sum(counts[:f])
+        for c in range(first, first + count):
+            steps.append(f"    t{f}[n * {count} + {c - first}] = (VALUE + {c - first}] - o{c}) / d{c}")
+        for case, body, value in (
+            ("if is_dense and not is_delta:", runs, "s[n]"),
+            ("elif is_dense:", runs, "(s[n] - b[n])"),
+            ("elif not is_delta:", steps, f"s[n * e{f}"),
+            ("else:", steps, None),
+        ):
+            lines.append(f"                {case}")
+            for line in body:
+                if value is None:
+                    line = line.replace("VALUE + ", f"s[n * e{f} + ")
+                    part = line.partition("] - o")
+                    inner = part[0].partition("(")[2]
+                    line = part[0].replace(inner, f"({inner}] - {inner.replace('s[', 'b[', 1)}") + "]) - o" + part[2]
+                else:
+                    line = line.replace("VALUE", value)
+                lines.append(f"                    {line}")
+    lines.append("                for n in range(size):")
+    for c, (f, part) in enumerate(places):
+        lines.append(f"                    q[n * {total} + {c}] = t{f}[n * {counts[f]} + {part}]")
     return "\n".join(lines)
 
 

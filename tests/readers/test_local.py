@@ -159,13 +159,12 @@ def test_windows_larger_than_vector_registers_and_pages(
 
 def test_points_and_axes_of_one_point(tmp_path: Path) -> None:
     """A frame of one point still lies beside the next; (1, 2, 1, 3) is (x, y, z, component), not (y, z, 1, 3)."""
-    steady = {"has_sample_axis": False, "has_time_axis": False}
     point = (Stored(spatial=(False,)), Stored(order=1, spatial=(False,)))
     shard = write_shard(tmp_path / "a.h5", point, space=(1,))
     check(shard, [shard.request(n_steps=4)])
     thin = (
-        Stored(spatial=(False,) * 3, **steady),
-        Stored(order=1, spatial=(False, True, True), keeps_ones=True, **steady),
+        Stored(spatial=(False,) * 3),
+        Stored(1, "<f4", False, False, spatial=(False, True, True), keeps_ones=True),
     )
     shard = write_shard(tmp_path / "b.h5", thin, space=(1, 2, 1))
     check(shard, [shard.request()])

@@ -40,6 +40,8 @@ PAGE = 4096
 HUGE_PAGE = 1 << 21
 MERGE_GAP = 1 << 16  # unneeded bytes between two frames below which they are mapped as one piece
 MAP_BLOCK = 1 << 28  # bytes mapped at a time: a whole trajectory may be larger than memory
+UNROLLED = 8  # channels up to which the compiler makes vector code of an interleaving loop
+BLOCK = 128  # points whose values stay in the first-level cache while they are interleaved
 ROW_GAP = 1 << 14  # unneeded bytes between two rows above which they are read one by one
 
 _PROT_READ, _MAP_SHARED, _MAP_POPULATE, _POPULATE_READ = 1, 1, 0x8000, 22
@@ -75,64 +77,53 @@ def frame_source(counts: tuple[int, ...]) -> str:
     """Source of the gather of one frame, for fields of `counts` components.
 
     Few channels of dense states are gathered in one loop, channels unrolled: then the compiler sees that they fill
-    whole lines, and loads, divides and stores whole vectors. It sees no such thing in more than eight channels, or
-    in differences; those are computed field by field for a block of points, which lie in one run, and interleaved
-    from there.
+    whole lines, and loads, divides and stores whole vectors. It does not see that in many channels or in
+    differences: those are computed field by field for a block of points, as one run, and interleaved from there.
     """
     total = sum(counts)
-    fields = range(len(counts))
     places = [(field, part) for field, count in enumerate(counts) for part in range(count)]
+    firsts = [sum(counts[:field]) for field in range(len(counts))]
     lines = ["def frame(out, at, before, is_delta, is_dense, dims, strides, offset, scale, counts):"]
-    lines += [f"    e{f} = strides[{f}, 2]" for f in fields]
     lines += [f"    o{c} = offset[{c}]; d{c} = scale[{c}]" for c in range(total)]
-    lines.append(f"    work = empty((3, {BLOCK * total}), float32)")  # values, then each one's offset and scale
-    for f, count in enumerate(counts):
-        start = BLOCK * sum(counts[:f])
-        lines += [f"    {name}{f} = work[{row}, {start}:]" for row, name in enumerate("tuw")]
+    lines.append(f"    work = empty((3, {BLOCK * total}), float32)")  # values, and each one's offset and scale
+    for f, (count, first) in enumerate(zip(counts, firsts, strict=True)):
+        lines += [f"    {name}{f} = work[{row}, {BLOCK * first}:]" for row, name in enumerate("tuw")]
+        lines.append(f"    if is_dense and (is_delta or {total > UNROLLED}):")
         for part in range(count):
-            c = sum(counts[:f]) + part
-            lines.append(f"    u{f}[{part} : {BLOCK * count} : {count}] = o{c}")
-            lines.append(f"    w{f}[{part} : {BLOCK * count} : {count}] = d{c}")
+            lines.append(f"        u{f}[{part}:{BLOCK * count}:{count}] = o{first + part}")
+            lines.append(f"        w{f}[{part}:{BLOCK * count}:{count}] = d{first + part}")
     lines += ["    for i in range(dims[0]):", "        for j in range(dims[1]):"]
     lines.append(f"            row = out + 4 * (i * dims[1] + j) * dims[2] * {total}")
-    for f in fields:
+    for f in range(len(counts)):
         lines.append(f"            r{f} = 4 * (i * strides[{f}, 0] + j * strides[{f}, 1])")
     if total <= UNROLLED:
         lines += ["            if is_dense and not is_delta:", "                q = pointer(uintp(row))"]
-        lines += [f"                s{f} = pointer(uintp(at[{f}] + r{f}))" for f in fields]
+        lines += [f"                s{f} = pointer(uintp(at[{f}] + r{f}))" for f in range(len(counts))]
         lines.append("                for n in range(dims[2]):")
         for c, (f, part) in enumerate(places):
             lines.append(f"                    q[n * {total} + {c}] = (s{f}[n * {counts[f]} + {part}] - o{c}) / d{c}")
         lines.append("                continue")
-    lines += [
-        f"            for first in range(0, dims[2], {BLOCK}):",
-        f"                size = min({BLOCK}, dims[2] - first)",
-        f"                q = pointer(uintp(row + first * {4 * total}))",
-    ]
-    for f, count in enumerate(counts):
-        lines.append(f"                s = pointer(uintp(at[{f}] + r{f} + 4 * first * e{f}))")
-        lines.append(f"                b = pointer(uintp(before[{f}] + r{f} + 4 * first * e{f}))")
-        runs = [f"for n in range(size * {count}):", f"    t{f}[n] = (VALUE - u{f}[n]) / w{f}[n]"]
-        steps = ["for n in range(size):"]
-        first = sum(counts[:f])
-        for c in range(first, first + count):
-            steps.append(f"    t{f}[n * {count} + {c - first}] = (VALUE + {c - first}] - o{c}) / d{c}")
-        for case, body, value in (
-            ("if is_dense and not is_delta:", runs, "s[n]"),
-            ("elif is_dense:", runs, "(s[n] - b[n])"),
-            ("elif not is_delta:", steps, f"s[n * e{f}"),
-            ("else:", steps, None),
+    lines += [f"            for p in range(0, dims[2], {BLOCK}):", f"                size = min({BLOCK}, dims[2] - p)"]
+    for f, (count, first) in enumerate(zip(counts, firsts, strict=True)):
+        lines.append(f"                e = strides[{f}, 2]")
+        lines.append(f"                s = pointer(uintp(at[{f}] + r{f} + 4 * p * e))")
+        lines.append(f"                b = pointer(uintp(before[{f}] + r{f} + 4 * p * e))")
+        for case, dense, value in (
+            ("if is_dense and not is_delta", True, "s[{0}]"),
+            ("elif is_dense", True, "(s[{0}] - b[{0}])"),
+            ("elif not is_delta", False, "s[{0}]"),
+            ("else", False, "(s[{0}] - b[{0}])"),
         ):
-            lines.append(f"                {case}")
-            for line in body:
-                if value is None:
-                    line = line.replace("VALUE + ", f"s[n * e{f} + ")
-                    part = line.partition("] - o")
-                    inner = part[0].partition("(")[2]
-                    line = part[0].replace(inner, f"({inner}] - {inner.replace('s[', 'b[', 1)}") + "]) - o" + part[2]
-                else:
-                    line = line.replace("VALUE", value)
-                lines.append(f"                    {line}")
+            lines.append(f"                {case}:")
+            if dense:
+                lines.append(f"                    for n in range(size * {count}):")
+                lines.append(f"                        t{f}[n] = ({value.format('n')} - u{f}[n]) / w{f}[n]")
+                continue
+            lines.append("                    for n in range(size):")
+            for part in range(count):
+                x, c = value.format(f"n * e + {part}"), first + part
+                lines.append(f"                        t{f}[n * {count} + {part}] = ({x} - o{c}) / d{c}")
+    lines.append(f"                q = pointer(uintp(row + p * {4 * total}))")
     lines.append("                for n in range(size):")
     for c, (f, part) in enumerate(places):
         lines.append(f"                    q[n * {total} + {c}] = t{f}[n * {counts[f]} + {part}]")
@@ -145,7 +136,7 @@ def _frame(*arguments: Any) -> None:
 
 
 def _compile_frame(out, at, before, is_delta, is_dense, dims, strides, offset, scale, counts):
-    names: dict[str, Any] = {"pointer": _pointer, "uintp": np.uintp}
+    names: dict[str, Any] = {"pointer": _pointer, "uintp": np.uintp, "empty": np.empty, "float32": np.float32}
     exec(frame_source(tuple(len(part) for part in counts)), names)
     return names["frame"]
 

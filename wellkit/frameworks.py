@@ -7,6 +7,7 @@ whatever the caller handed in, it goes through here, so that no other core modul
 from __future__ import annotations
 
 import importlib
+import mmap
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -95,13 +96,28 @@ def concatenate(arrays: Sequence[Array], axis: int) -> Array:
 class SharedCounter:
     """A number that worker processes see change.
 
-    With torch it lies in shared memory, so that persistent workers of a DataLoader see what the main process
-    sets later. Pickled by other means, and without torch, it is a plain number.
+    It lies in memory that forked processes share; with torch, spawned workers of a DataLoader share it too. Pickled by
+    other means it is a plain number.
     """
 
-    def __init__(self, framework: Framework) -> None:
-        cell = np.zeros(1, dtype=np.int64)
-        self._cell: Any = from_numpy(cell, "torch").share_memory_() if framework == "torch" else cell
+    def __init__(self, framework: Framework, value: int = 0) -> None:
+        self._framework = framework
+        self._cell: Any = (
+            from_numpy(np.zeros(1, dtype=np.int64), "torch").share_memory_()
+            if framework == "torch"
+            else np.frombuffer(mmap.mmap(-1, 8), dtype=np.int64)
+        )
+        self.value = value
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A tensor goes to a torch worker as the same memory; a map cannot go anywhere but through a fork.
+        return {"framework": self._framework, "cell": self._cell if self._framework == "torch" else self.value}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["framework"] == "torch":
+            self._framework, self._cell = state["framework"], state["cell"]
+        else:
+            self.__init__(state["framework"], state["cell"])  # type: ignore[misc]
 
     @property
     def value(self) -> int:

@@ -46,7 +46,9 @@ def _reader(location: str, storage_options: Mapping[str, Any] | None) -> ShardRe
     if location.partition("?")[0].rstrip("/").endswith(".zarr"):
         return ZarrReader(location, storage_options)
     if "://" in location and not location.startswith("file://"):
-        return Hdf5Reader(location, storage_options)
+        reader = Hdf5Reader(location, storage_options)
+        reader.close()  # a file replaced since this process last looked would go on being read as it was
+        return reader
     return IndexedReader(locate(location).path)
 
 

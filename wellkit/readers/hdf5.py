@@ -94,32 +94,39 @@ class HandlePool:
         self._reset()
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._open: OrderedDict[str, _Handle] = OrderedDict()
+
+    def forget(self) -> None:
+        """In a forked child: the parent's handles and lock are not ours, not even to close or to wait for."""
+        self._reset()
 
     @contextmanager
     def use(self, location: str, storage_options: Mapping[str, Any] | None = None) -> Iterator[h5py.File]:
         """The open file at `location`. Held under the pool's lock: libhdf5 runs one call at a time anyway."""
-        if self._pid != os.getpid():
-            self._reset()  # forked: the parent's handles are not ours, not even to close
+        key = _key(location, storage_options)
         with self._lock:
-            handle = self._open.pop(location, None) or _Handle(location, storage_options)
-            self._open[location] = handle
+            handle = self._open.pop(key, None) or _Handle(location, storage_options)
+            self._open[key] = handle
             while len(self._open) > self._limit:
                 self._open.popitem(last=False)[1].close()
             yield handle.file
 
-    def drop(self, location: str) -> None:
+    def drop(self, location: str, storage_options: Mapping[str, Any] | None = None) -> None:
         """Close `location` if it is open here."""
-        if self._pid == os.getpid():
-            with self._lock:
-                handle = self._open.pop(location, None)
-            if handle is not None:
-                handle.close()
+        with self._lock:
+            handle = self._open.pop(_key(location, storage_options), None)
+        if handle is not None:
+            handle.close()
+
+
+def _key(location: str, storage_options: Mapping[str, Any] | None) -> str:
+    """What tells open files apart: with other options (an endpoint, a token) one location is another file."""
+    return f"{location}|{sorted(storage_options.items(), key=str)!r}" if storage_options else location
 
 
 _POOL = HandlePool()
+os.register_at_fork(after_in_child=_POOL.forget)
 
 
 class Hdf5Reader:
@@ -167,7 +174,7 @@ class Hdf5Reader:
         except WellkitError:
             raise
         except (OSError, RuntimeError) as error:
-            _POOL.drop(self.location)
+            _POOL.drop(self.location, self._storage_options)
             remote = not locate(self.location, self._storage_options).is_local
             told = explain(error, self.location) if remote else None
             if told is None:
@@ -177,4 +184,4 @@ class Hdf5Reader:
 
     def close(self) -> None:
         """Let go of this process's handle, if there is one."""
-        _POOL.drop(self.location)
+        _POOL.drop(self.location, self._storage_options)

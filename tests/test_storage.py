@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from tests.hub.dataset import REPOSITORY, SHARD_SIZES, write_tree
 from tests.hub.faults import truncated, unavailable
 from tests.hub.server import LoopbackHub
+from tests.readers.serving import serve
 from wellkit.errors import ArgumentError, DataNotFoundError, HubError, MissingDependencyError, ShardError
 from wellkit.storage import list_files, list_folders, locate, reading, without_secrets
 
@@ -191,3 +194,19 @@ def test_unknown_protocols_and_empty_locations() -> None:
 )
 def test_secrets_are_cut_out_of_addresses(text: str, told: str) -> None:
     assert without_secrets(text) == told
+
+
+def test_forked_children_leave_the_connections_of_their_parent(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with serve(tmp_path) as url:
+        for _ in range(3):
+            assert locate(f"{url}/file").open().read() == b"content"  # over the connection kept from before
+            child = multiprocessing.get_context("fork").Process(target=_read_as_a_child, args=(f"{url}/file",))
+            child.start()
+            child.join(60)
+            assert child.exitcode == 0
+
+
+def _read_as_a_child(address: str) -> None:
+    assert locate(address).open().read() == b"content"
+    gc.collect()  # what the child forgot of its parent is gone for good

@@ -47,7 +47,7 @@ class ZarrReader:
 
     @contextmanager
     def root(self) -> Iterator[Group]:
-        """The shard's root group, for parsing its layout.
+        """The shard's root group, for parsing its layout. Looked up anew: the shard may have been written again.
 
         Raises:
             DataNotFoundError: there is no such folder.
@@ -55,6 +55,7 @@ class ZarrReader:
             MissingDependencyError: zarr is not installed.
         """
         with self._reading("its metadata"):
+            self.close()
             yield Group(self._open(), "")
 
     def read(self, name: str, selection: tuple[int | slice, ...] = ()) -> np.ndarray:
@@ -101,9 +102,7 @@ class ZarrReader:
             told = explain(error, place) if "://" in self.location and isinstance(error, OSError) else None
             if told is None:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                told = ShardError(
-                    f"{place}: {what} cannot be read ({reason}); {_advice(error)}",
-                )
+                told = ShardError(f"{place}: {what} cannot be read ({reason}); {_advice(error)}")
             raise told from error
 
 

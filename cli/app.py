@@ -22,6 +22,7 @@ COMMANDS = (
     "generate",
     "stats",
     "index",
+    "speed",
     "train",
     "evaluate",
     "leaderboard",

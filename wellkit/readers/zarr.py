@@ -101,7 +101,7 @@ class ZarrReader:
             place = without_secrets(self.location)
             told = explain(error, place) if "://" in self.location and isinstance(error, OSError) else None
             if told is None:
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                reason = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
                 told = ShardError(f"{place}: {what} cannot be read ({reason}); {_advice(error)}")
             raise told from error
 

@@ -39,7 +39,7 @@ class SpeedRow:
     """One way of loading.
 
     Attributes:
-        way: "dataset[i]" (one sample after the other), "wellkit.DataLoader" or "torch DataLoader".
+        way: "one by one" (dataset[i] in this process), "wellkit.DataLoader" or "torch DataLoader".
         workers: threads of wellkit's loader, processes of torch's; 0 loads in the caller.
         cache: "warm": the windows were read before; "cold": the page cache was emptied of the shards before each
             turn, and no frame is read twice in it.
@@ -81,6 +81,7 @@ class SpeedReport:
         pool_warm, pool_cold: how many different windows were read; 0: none.
         cores: processor cores this process may use.
         roofline: samples/s of preadv by cache; empty where the bytes' places are unknown.
+        roofline_read_per_needed: what preadv read, counted as in `SpeedRow.bytes_read_per_needed`.
         rows: one a way and cache.
         notes: what to know when reading the figures.
     """
@@ -99,6 +100,7 @@ class SpeedReport:
     pool_cold: int
     cores: int
     roofline: dict[Cache, float]
+    roofline_read_per_needed: dict[Cache, float]
     rows: tuple[SpeedRow, ...]
     notes: tuple[str, ...]
 
@@ -206,6 +208,7 @@ def measure_speed(
         pool_cold=len(session.pools["cold"]) if cold else 0,
         cores=usable_cores(),
         roofline={cache: statistics.median(found) for cache, found in session.roofline.items() if found},
+        roofline_read_per_needed={cache: statistics.median(r) for cache, r in session.roofline_read.items() if r},
         rows=tuple(rows),
         notes=tuple(notes),
     )
@@ -231,6 +234,7 @@ class _Session:
         self.knows_bytes = len(self._stored) == len(found)
         self.stored_bytes: float | None = None
         self.roofline: dict[Cache, list[float]] = {"warm": [], "cold": []}
+        self.roofline_read: dict[Cache, list[float]] = {"warm": [], "cold": []}
         self._preadv = Roofline(self._stored.values())
         if self.knows_bytes:
             self.stored_bytes = float(np.mean([window.needed for window in self._stored.values()]))
@@ -270,11 +274,11 @@ class _Session:
             indices = [index for batch in batches for index in batch]
             preadv = self._time_preadv(cache, indices) if self.knows_bytes else None
             self._forget(cache)
-            before = _bytes_read(cache, way)
+            before = _bytes_read(cache, way.processes())
             began = time.perf_counter()
             way.read(batches, memory.look)
             speeds.append(len(indices) / (time.perf_counter() - began))
-            after = _bytes_read(cache, way)
+            after = _bytes_read(cache, way.processes())
             memory.look(now=True)
             samples += len(indices)
             if preadv is not None:
@@ -307,9 +311,14 @@ class _Session:
         enough = int(statistics.median(known) * self._turn_seconds / 4) if known else 16
         windows = [self._stored[index] for index in indices[: max(16, enough)]]
         self._forget(cache)
+        before = _bytes_read(cache)
         began = time.perf_counter()
         self._preadv.read(windows)
-        return len(windows) / (time.perf_counter() - began)
+        elapsed = time.perf_counter() - began
+        after = _bytes_read(cache)
+        if before is not None and after is not None:
+            self.roofline_read[cache].append((after - before) / sum(window.needed for window in windows))
+        return len(windows) / elapsed
 
 
 def _disjoint(dataset: WellDataset) -> np.ndarray:
@@ -355,10 +364,10 @@ def anonymous_memory(process: int | None = None) -> int | None:
     return None if found is None else found * 1024
 
 
-def _bytes_read(cache: Cache, way: Way) -> int | None:
-    """Bytes read so far by this process and the way's workers; cold: fetched from storage."""
+def _bytes_read(cache: Cache, workers: Sequence[int] = ()) -> int | None:
+    """Bytes read so far by this process and `workers`; cold: fetched from storage."""
     key = "rchar" if cache == "warm" else "read_bytes"
-    found = [_proc_numbers(process, "io").get(key) for process in (None, *way.processes())]
+    found = [_proc_numbers(process, "io").get(key) for process in (None, *workers)]
     return None if None in found else sum(part for part in found if part is not None)
 
 

@@ -86,7 +86,8 @@ def _print_report(report: SpeedReport) -> None:
     )
     for cache, samples in report.roofline.items():
         megabytes = samples * (report.stored_bytes or 0) / 1e6
-        table.add_row("preadv, one thread", "0", cache, _rate(samples), _rate(megabytes), "1.00", "1.00", "-", "-")
+        read = _ratio(report.roofline_read_per_needed.get(cache))
+        table.add_row("preadv, one thread", "0", cache, _rate(samples), _rate(megabytes), "1.00", read, "-", "-")
     for row in report.rows:
         table.add_row(
             row.way,

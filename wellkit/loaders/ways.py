@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ class Way(Protocol):
 class Items:
     """One sample after the other, in this process."""
 
-    name = "dataset[i]"
+    name = "one by one"
 
     def __init__(self, dataset: WellDataset, workers: int) -> None:
         self._dataset = dataset
@@ -100,18 +101,22 @@ class TorchLoader:
         torch = require("torch", extra="torch", purpose="measuring torch's DataLoader")
         self.workers = workers
         self._order = _Order()
-        self._loader: Any = torch.utils.data.DataLoader(
-            dataset,
-            batch_sampler=self._order,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            generator=torch.Generator().manual_seed(0),
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than cores: as asked
+            self._loader: Any = torch.utils.data.DataLoader(
+                dataset,
+                batch_sampler=self._order,
+                num_workers=workers,
+                persistent_workers=workers > 0,
+                generator=torch.Generator().manual_seed(0),
+            )
 
     def read(self, batches: Batches, look: Callable[[], None]) -> None:
         self._order.batches = batches
-        for _ in self._loader:
-            look()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            for _ in self._loader:
+                look()
 
     def processes(self) -> list[int]:
         running = getattr(self._loader, "_iterator", None)

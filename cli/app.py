@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
-from wellkit.cli.output import print_error
-from wellkit.errors import WellkitError
+from wellkit.cli.output import print_error, print_note
+from wellkit.errors import WellkitError, WellkitWarning
 
 # Order is the order of `wellkit --help`: the way a user walks. Each name is a module of wellkit.cli.commands with a
 # Typer `app`; the modules import what they need inside their functions, so that no command pays for another.
@@ -72,6 +73,8 @@ def root(
 
 def main() -> None:
     """Entry point: run a command; a known failure becomes one line on stderr and exit status 1."""
+    told = warnings.showwarning
+    warnings.showwarning = _show_warning
     try:
         app()
     except WellkitError as error:
@@ -82,3 +85,20 @@ def main() -> None:
         # from complaining about the same pipe again at shutdown.
         sys.stderr.close()
         sys.exit(1)
+    finally:
+        warnings.showwarning = told
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning of ours is for the user: one line, without the place in our source that Python would add."""
+    if issubclass(category, WellkitWarning):
+        print_note(f"warning: {' '.join(str(message).split())}")
+    else:
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))

@@ -59,7 +59,7 @@ class TrainConfig(Document):
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(default=1e-2, ge=0, description="decoupled weight decay of AdamW")
     warmup_epochs: float = Field(default=1.0, ge=0, description="linear warm-up, in epochs; at most half of the run")
-    seed: int = Field(default=0, ge=0, description="of initial weights and of the order of samples")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="of initial weights and of the order of samples")
     n_steps_input: int = Field(default=4, gt=0, description="steps the model sees")
     n_steps_output: int = Field(
         default=1, gt=0, description="steps the loss is taken over, the model fed its own output"

@@ -256,3 +256,11 @@ def test_a_statistics_file_that_is_none(tmp_path: Path, text: str, told: str) ->
     assert str(path) in str(error.value)
     with pytest.raises(DataNotFoundError):
         load_statistics(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_recorded_value_that_is_not_finite_differs_from_every_number(tmp_path: Path, value: float) -> None:
+    computed = compute_statistics(make_tree(tmp_path, splits=("train",), files=1))
+    recorded = computed.model_copy(update={"std": {**computed.std, "density": value}})
+    (difference,) = statistics.compare_statistics(recorded, computed)
+    assert (difference.statistic, difference.component, difference.relative) == ("std", "density", float("inf"))

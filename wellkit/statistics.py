@@ -302,7 +302,7 @@ def compare_statistics(recorded: Statistics, computed: Statistics) -> list[Diffe
             a, b = old.get(statistic), new.get(statistic)
             if a == b:
                 continue
-            if a is None or b is None:
+            if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
                 found.append(Difference(statistic, component, a, b, math.inf))
                 continue
             yardstick = _SPREAD.get(statistic, statistic)

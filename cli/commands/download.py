@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wellkit.fetch.download import DownloadReport
     from wellkit.fetch.plan import RemoteFile
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -42,8 +42,11 @@ def evaluate(
     from wellkit.benchmark.evaluate import evaluate_contender, save_result
     from wellkit.benchmark.examples import rollout_example
     from wellkit.benchmark.pictures import animate_rollout, check_pictures, draw_rollout
+    from wellkit.fetch.disk import check_writable
     from wellkit.train.data import choose_device
 
+    if out is not None:
+        check_writable(out)
     check_pictures(png=picture, gif=gif)
     contender = prepare(
         model,

@@ -9,7 +9,12 @@ import typer
 
 from wellkit.cli.output import OutputFormat, make_table, print_json, print_note, print_table
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Keep results on a board and compare them.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Keep results on a board and compare them.",
+    epilog="Example: wellkit leaderboard show --board board.jsonl",
+)
 
 
 @app.command(epilog="Example: wellkit leaderboard add results/fno.json results/persistence.json --board board.jsonl")

@@ -22,6 +22,7 @@ def quickstart(
 
     Needs no network. What was there from an earlier quickstart is replaced.
     """
+    import wellkit.train  # noqa: F401 - first of all, it says what to install where torch is missing
     from wellkit.benchmark import leaderboard
     from wellkit.cli.commands.leaderboard import board_table
     from wellkit.quickstart import quickstart as run

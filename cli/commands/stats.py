@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from wellkit.schemas.statistics import Statistics
     from wellkit.statistics import Difference
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 class Nan(StrEnum):

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from tests.catalog.builders import write_card
@@ -30,6 +31,7 @@ from wellkit.errors import (
     WindowError,
 )
 from wellkit.schemas.result import ScoredModel
+from wellkit.statistics import load_statistics
 from wellkit.train import train
 from wellkit.train.data import nan_allowed, open_split
 
@@ -285,12 +287,27 @@ def test_what_cannot_be_scored_is_told(advection: Path, tmp_path: Path) -> None:
         evaluate("persistence", data=tmp_path, dataset=NAME)
     with pytest.raises(WindowError, match="too short"):
         evaluate("persistence", data=advection, dataset=NAME, n_steps_input=10)
-    with pytest.raises(ArgumentError, match="eps=-1"):
-        evaluate("persistence", data=advection, dataset=NAME, eps=-1)
+    for nonsense in (
+        {"eps": -1.0},
+        {"eps": math.inf},  # would divide every error away
+        {"eps": math.nan},
+        {"batch_size": 0},
+        {"rollout_steps": 0},
+        {"workers": -1},
+        {"n_steps_input": 0},
+    ):
+        ((name, value),) = nonsense.items()
+        with pytest.raises(ArgumentError, match=f"{name}={value}; give a"):
+            evaluate("persistence", data=advection, dataset=NAME, **nonsense)
     base = copy_of(advection, tmp_path / "data")
     (base / NAME / "stats.yaml").unlink()
     evaluate("persistence", data=base, dataset=NAME)  # needs no statistics
     with pytest.raises((StatisticsError, DataNotFoundError), match=r"stats\.yaml"):
+        evaluate("mean", data=base, dataset=NAME)
+    content = load_statistics(advection / NAME / "stats.yaml").to_mapping()
+    content["mean"]["velocity"] = [0.0, 0.0, 0.0]
+    (base / NAME / "stats.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(StatisticsError, match=r"stats\.yaml: .*'velocity' have shape \(3,\)"):
         evaluate("mean", data=base, dataset=NAME)
 
 
@@ -320,6 +337,8 @@ def test_result_files_are_checked(advection: Path, tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(DocumentError, match="not a JSON file"):
         load_result(path)
+    with pytest.raises(DocumentError, match=r"cannot be read \(Is a directory\); give a result file"):
+        load_result(tmp_path)
     with pytest.raises(DataNotFoundError, match="no such result file"):
         load_result(tmp_path / "none.json")
     with pytest.raises(StorageError, match="cannot write"):

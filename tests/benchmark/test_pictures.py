@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from PIL import Image, ImageSequence
 from tests.train.advection import NAME, make_advection
 from wellkit.benchmark.contenders import prepare
 from wellkit.benchmark.examples import RolloutExample, rollout_example
-from wellkit.benchmark.panels import Scale, drawable, map_layout
+from wellkit.benchmark.panels import Scale, drawable, map_layout, save_whole
 from wellkit.benchmark.pictures import animate_rollout, check_pictures, draw_rollout
 from wellkit.errors import ArgumentError, StorageError
 
@@ -127,4 +130,16 @@ def test_bad_requests_are_refused(advection: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         draw_rollout(example, tmp_path / "file" / "a.png", fields=["tracer"], steps=[1])
+    with pytest.raises(StorageError, match=r"cannot write .*a part of the path is a file"):
+        check_pictures(png=tmp_path / "file" / "a.png")
     assert list(tmp_path.glob("*.png")) == []
+
+
+def test_a_full_disk_leaves_no_part_of_a_picture(tmp_path: Path) -> None:
+    def fill(file: Any) -> None:
+        file.write(b"part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match="No space left on device"):
+        save_whole(tmp_path / "a.png", fill)
+    assert list(tmp_path.iterdir()) == []

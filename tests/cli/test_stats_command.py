@@ -129,3 +129,4 @@ def test_help_ends_with_an_example() -> None:
     result = run("--help", cwd=Path("/"))
     assert result.returncode == 0
     assert result.stdout.strip().splitlines()[-1].strip().startswith("Example: wellkit stats")
+    assert "completion" not in result.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,15 @@ def test_bad_input_is_one_line(base: Path, tmp_path: Path, wellkit: Command) -> 
     (tmp_path / "model.pt").write_bytes(b"")
     assert "pickle files are refused" in wellkit.refused("evaluate", tmp_path / "model.pt")
     assert "must end in .png" in wellkit.refused("evaluate", "mean", "--dataset", NAME, "--picture", tmp_path / "a.jpg")
+    (tmp_path / "folder").mkdir()
+    for target, why in ((tmp_path / "file" / "a.json", "is a file, not a folder"), (tmp_path / "folder", "directory")):
+        # told before the scoring, which would be lost: the model is not even looked for
+        assert why in wellkit.refused("evaluate", tmp_path / "nothing", "--out", target)
+    assert "give a file of JSON lines" in wellkit.refused("leaderboard", "show", "--board", tmp_path / "folder")
+    assert "needs more memory than there is" in wellkit.refused(
+        "train", NAME, *to, "--set", "model_arguments.hidden_channels=100000000"
+    )
+    assert "'seed': Input should be less than" in wellkit.refused("train", NAME, *to, "--seed", 2**63)
     assert "no such leaderboard" in wellkit.refused("leaderboard", "show", "--board", tmp_path / "none.jsonl")
     assert not (tmp_path / "run").exists()
 
@@ -150,6 +160,20 @@ def test_help_ends_with_an_example(command: tuple[str, ...], wellkit: Command) -
     assert "--format" in done.stdout
 
 
+def test_help_of_the_group_ends_with_an_example(wellkit: Command) -> None:
+    assert "Example: wellkit leaderboard show --board" in wellkit("leaderboard", "--help").stdout
+
+
+def test_warnings_are_one_line_without_a_place_in_the_source(wellkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = wellkit("train", "turbulent_radiative_layer_2D")
+    warning, error = done.stderr.splitlines()
+    assert warning.startswith("warning: turbulent_radiative_layer_2D (train) is not in ")
+    assert error.startswith("error: ")
+
+
 def test_what_needs_no_torch_loads_none(tmp_path: Path) -> None:
     (tmp_path / "board.jsonl").write_text("")
     for arguments in (["train", "--help"], ["leaderboard", "show", "--board", str(tmp_path / "board.jsonl")]):
@@ -163,7 +187,7 @@ def test_what_needs_no_torch_loads_none(tmp_path: Path) -> None:
         assert done.stderr.endswith("light")
 
 
-@pytest.mark.parametrize("command", [("train", NAME), ("evaluate", "persistence", "--dataset", NAME)])
+@pytest.mark.parametrize("command", [("train", NAME), ("evaluate", "persistence", "--dataset", NAME), ("quickstart",)])
 def test_a_missing_library_is_one_line(command: tuple[str, ...]) -> None:
     code = (
         f"import sys\nsys.modules['torch'] = None\nsys.argv = ['wellkit', *{command!r}]\n"

@@ -54,6 +54,30 @@ def test_wrong_base_path_and_wrong_name_are_told_apart(tree: Path) -> None:
         open_dataset(tree, path=None)
 
 
+@pytest.mark.parametrize("split", ["train", None])
+def test_a_folder_one_level_off_is_told_which_to_give(tree: Path, split: str | None) -> None:
+    with pytest.raises(errors.DataNotFoundError, match=r"[Ii]t holds datasets: give one of them, e\.g\. .*/made_up$"):
+        open_dataset(tree.parent, well_split_name=split)
+    with pytest.raises(errors.DataNotFoundError, match=r"[Ii]t holds the splits .* give the folder above, .*/made_up$"):
+        open_dataset(tree / "data", well_split_name=split)
+
+
+def test_the_datasets_folder_is_neither_the_base_nor_a_split(tree: Path) -> None:
+    with pytest.raises(
+        errors.DataNotFoundError, match=f"own folder: give the one above, {re.escape(str(tree.parent))}"
+    ):
+        open_dataset(tree, path=None, well_base_path=tree, well_dataset_name="made_up")
+    with pytest.raises(errors.DataNotFoundError, match="it is a dataset's folder: name the split too"):
+        open_dataset(tree, well_split_name=None)
+
+
+def test_a_shard_given_for_a_folder_is_told_to_be_a_file(tree: Path) -> None:
+    shard = next((tree / "data" / "train").iterdir())
+    for split in ("train", None):
+        with pytest.raises(errors.DataNotFoundError, match=f"{re.escape(shard.name)} is a file, give the folder"):
+            open_dataset(shard, well_split_name=split)
+
+
 def test_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(errors.DataNotFoundError, match=r"holds no \.hdf5 or \.h5 file"):
         open_dataset(tmp_path, well_split_name=None)
@@ -164,6 +188,8 @@ def test_missing_statistics_raise_only_where_they_are_needed(tree: Path) -> None
             "start_output_steps_at_t=2",
         ),
         ({"fields": ["densty"]}, "no field 'densty'.*Did you mean density"),
+        ({"crop": 4}, r"crop=4; give \(start, stop\) for each axis"),
+        ({"crop": (0, 4)}, r"crop=\(0, 4\); give \(start, stop\) for each axis"),
         ({"crop": [(0, 4)]}, "1 pairs for 2"),
         ({"crop": [(0, 4), (3, 9)]}, r"axis 1 needs 0 <= first < last <= 6"),
         ({"restrict_num_trajectories": 0}, "restrict_num_trajectories=0"),

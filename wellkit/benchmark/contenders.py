@@ -74,7 +74,9 @@ def prepare(
     """
     place = None if data is None else str(data)
     if str(model) in BASELINES:
-        return _baseline(str(model), dataset, place, split, n_steps_input or DEFAULT_STEPS_INPUT, device)
+        return _baseline(
+            str(model), dataset, place, split, DEFAULT_STEPS_INPUT if n_steps_input is None else n_steps_input, device
+        )
     if isinstance(model, str) and "/" not in model and not Path(model).exists():
         raise TrainingError(
             f"{model}: neither a baseline ({', '.join(BASELINES)}) nor the folder of a run or checkpoint."
@@ -117,7 +119,9 @@ def _baseline(
     predictor: Predictor = Persistence()
     statistics = None
     if model == "mean":
-        statistics = statistics_used(windows, "zscore")
+        # Opened as for training: statistics that do not fit the fields are refused there, with the file's name.
+        normalized = open_split(dataset, data, split, n_steps_input=n_steps_input, normalization="zscore", warn=False)
+        statistics = statistics_used(normalized, "zscore")
         normalization: Any = normalization_of(statistics)
         predictor = Mean(torch.from_numpy(normalization.flattened_means["variable"]))
     described = ScoredModel(

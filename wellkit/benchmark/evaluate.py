@@ -19,6 +19,7 @@ The protocol `wellkit-vrmse/1`:
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from pathlib import Path
 
@@ -105,11 +106,15 @@ def evaluate_contender(
     progress: ProgressCallback | None = None,
 ) -> Result:
     """As `evaluate`, for any predictor that was set before a split."""
-    if not eps >= 0 or batch_size < 1 or (rollout_steps is not None and rollout_steps < 1):
-        raise ArgumentError(
-            f"eps={eps}, batch_size={batch_size}, rollout_steps={rollout_steps}: eps must not be below 0, "
-            "the others at least 1"
-        )
+    if not 0 <= eps < math.inf:
+        raise ArgumentError(f"eps={eps}; give a number from 0 up, e.g. {DEFAULT_EPS:g}")
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("rollout_steps", rollout_steps, 1),
+        ("workers", workers, 0),
+    ):
+        if value is not None and value < least:
+            raise ArgumentError(f"{name}={value}; give a whole number from {least} up")
     report = progress or silent
     began = time.perf_counter()
     content = _ContentHash(contender.windows)

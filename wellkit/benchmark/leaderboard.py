@@ -117,7 +117,9 @@ def read(board: str | os.PathLike[str]) -> list[Result]:
         raise DataNotFoundError(
             f"{path}: no such leaderboard; start it with: wellkit leaderboard add RESULT.json --board {path}"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DocumentError(f"{path}: cannot be read ({error.strerror}); give a file of JSON lines") from error
+    except UnicodeDecodeError as error:
         raise DocumentError(f"{path}: cannot be read as text ({error})") from error
     results = []
     for number, line in enumerate(lines, start=1):

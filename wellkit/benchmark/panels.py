@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from wellkit.benchmark.examples import RolloutExample
 from wellkit.errors import ArgumentError, StorageError, did_you_mean
+from wellkit.fetch.disk import check_writable
 from wellkit.frameworks import require
 
 PANEL = 2.7  # inches, width of a panel
@@ -166,10 +168,16 @@ def new_figure(width: float, height: float, *, dpi: int = 130) -> Any:
 
 
 def check_target(path: str | os.PathLike[str], suffix: str) -> Path:
-    """The path, if it ends in `suffix`; else ArgumentError."""
+    """The path.
+
+    Raises:
+        ArgumentError: it does not end in `suffix`.
+        StorageError: no file can be written there.
+    """
     target = Path(path)
     if target.suffix.lower() != suffix:
         raise ArgumentError(f"{target}: the file's name must end in {suffix}")
+    check_writable(target)
     return target
 
 
@@ -183,4 +191,7 @@ def save_whole(target: Path, write: Callable[[Any], object]) -> Path:
         partial.replace(target)
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}; choose another target") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
     return target

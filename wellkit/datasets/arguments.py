@@ -91,6 +91,8 @@ def check_crop(crop: Sequence[tuple[int, int]] | None, resolution: tuple[int, ..
     """
     if crop is None:
         return tuple(slice(0, size) for size in resolution)
+    if not isinstance(crop, Sequence) or not all(isinstance(pair, Sequence) for pair in crop):
+        raise ArgumentError(f"crop={crop!r}; give (start, stop) for each axis")
     if len(crop) != len(resolution):
         raise ArgumentError(f"crop={list(crop)} has {len(crop)} pairs for {len(resolution)} spatial axes")
     slices = []

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wellkit import catalog
@@ -153,9 +154,11 @@ def find_shards(
     except FileNotFoundError as error:
         raise DataNotFoundError(_missing(source, storage_options)) from error
     if not files:
-        raise DataNotFoundError(
-            f"{place}: holds no .hdf5 or .h5 file and no .zarr folder; is it the folder of a split's shards?"
+        advice = (
+            _level(source.data, list_folders(source.data, storage_options=storage_options))
+            or "is it the folder of a split's shards?"
         )
+        raise DataNotFoundError(f"{place}: holds no .hdf5 or .h5 file and no .zarr folder; {advice}")
     kept = [
         file
         for file in files
@@ -188,17 +191,34 @@ def _check_no_twins(place: Location, shards: Sequence[str]) -> None:
 def _missing(source: DatasetSource, storage_options: Mapping[str, Any] | None) -> str:
     """What to say of a split's folder that is not there: the nearest folder above that is, and what it holds."""
     folder = source.data
-    for _ in range(3):
+    for _ in range(4):
+        place = locate(folder, storage_options)
+        if place.is_local and Path(place.path).is_file():
+            return f"{source.data}: no such folder; {folder} is a file, give the folder of a dataset"
         wanted, folder = folder.rsplit("/", 1)[-1], _parent(folder)
         try:
             present = list_folders(folder, storage_options=storage_options)
         except FileNotFoundError:
             continue
         held = f"holds {', '.join(present[:8])}" if present else "holds no folders"
-        return f"{source.data}: no such folder; {folder} {held}, not {wanted!r}.{did_you_mean(wanted, present)}".rstrip(
-            "."
+        advice = did_you_mean(wanted, present) or (
+            f" {hint[0].upper()}{hint[1:]}" if (hint := _level(folder, present, wanted=wanted)) else ""
         )
+        return f"{source.data}: no such folder; {folder} {held}, not {wanted!r}.{advice}".rstrip(".")
     return f"{source.data}: no such folder"
+
+
+def _level(folder: str, present: Sequence[str], *, wanted: str | None = None) -> str:
+    """Advice for a folder one level too high or too low: the base, the dataset's own or its data/; else empty."""
+    if set(present) & set(SPLITS):
+        return f"it holds the splits of a dataset: give the folder above, {_parent(folder)}"
+    local = locate(folder)
+    if local.is_local and any((Path(local.path) / "data" / split).is_dir() for split in SPLITS):
+        if wanted is None:
+            return "it is a dataset's folder: name the split too"
+        return f"it is a dataset's own folder: give the one above, {_parent(folder)}, as the base"
+    datasets = [name for name in present if local.is_local and (Path(local.path) / name / "data").is_dir()]
+    return f"it holds datasets: give one of them, e.g. {join(folder, datasets[0])}" if datasets else ""
 
 
 __all__ = ["SPLITS", "DatasetSource", "UnknownDatasetError", "find_shards", "join", "resolve_source"]

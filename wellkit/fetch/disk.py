@@ -126,6 +126,22 @@ def check_space(directory: Path, needed: int) -> None:
         )
 
 
+def check_writable(path: Path) -> None:
+    """Find out before long work that its result could not be written. Changes nothing.
+
+    Raises:
+        StorageError: the path is a folder, lies below a file, or in a folder that may not be written to.
+    """
+    existing = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    with telling(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a small file so that a reader sees the old or the new content, whole.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.filesize import decimal
 
 from wellkit.catalog.files import CARD_NAME, is_generated
 from wellkit.errors import ArgumentError, StorageError
@@ -27,6 +28,7 @@ from wellkit.statistics import compute_statistics, write_statistics
 
 Progress = Callable[[int, int], None]
 _FLOAT_BYTES = 4
+_SEEDS = 2**63  # every file records the seed as a 64-bit integer
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def generate(
         resolution: points along each axis, over the same domain.
         trajectories: in all splits and parameter settings together, 3 or more; split 0.8/0.1/0.1.
         steps: stored frames of a trajectory, 2 or more.
-        seed: 0 or above.
+        seed: 0 to 2**63 - 1.
         jobs: processes; the default is one for each core.
         parameters: values to simulate, e.g. {"tcool": [0.1, 1.0]}.
         overwrite: replace a dataset that was generated before. Anything else is never replaced.
@@ -149,8 +151,8 @@ def _decide(
     frames = generator.steps if steps is None else steps
     if frames < 2:
         raise ArgumentError(f"steps={frames}: a trajectory needs 2 or more frames")
-    if seed < 0:
-        raise ArgumentError(f"seed={seed} is below 0")
+    if not 0 <= seed < _SEEDS:
+        raise ArgumentError(f"seed={seed}; give a whole number from 0 to 2**63 - 1")
     return Run(generator.settings(parameters), shape, count, frames, seed)
 
 
@@ -184,7 +186,7 @@ def _check_room(staging: Path, target: Path, generator: SimulationGenerator, run
     free = shutil.disk_usage(staging).free
     if needed > free:
         raise StorageError(
-            f"cannot write {target}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
+            f"cannot write {target}: {decimal(needed)} are needed and {decimal(free)} are free; "
             "choose fewer trajectories, fewer steps, a lower resolution or another target"
         )
 

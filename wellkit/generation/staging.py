@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wellkit.errors import ArgumentError
@@ -34,6 +34,7 @@ def staged_folder(target: Path, *, may_replace: Callable[[], None]) -> Iterator[
     old = target.with_name(f".{target.name}.replaced")
     if _has_content(target):
         may_replace()
+    made = [folder for folder in target.parents if not folder.exists()]
     try:
         staging.mkdir(parents=True, exist_ok=True)
         lock = open(staging / _LOCK, "w")  # noqa: SIM115 - kept open as long as the lock is held
@@ -62,11 +63,19 @@ def staged_folder(target: Path, *, may_replace: Callable[[], None]) -> Iterator[
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            _remove_empty(made)
 
 
 def _has_content(path: Path) -> bool:
     """Whether something is there that is not an empty folder."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Take away folders, innermost first, up to the first that holds something."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _clear(folder: Path) -> None:

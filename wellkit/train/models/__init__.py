@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wellkit.errors import ConfigError, did_you_mean
+from wellkit.errors import ArgumentError, ConfigError, did_you_mean
 from wellkit.train.models.fno import FNO
 from wellkit.train.models.unet_convnext import UNetConvNext
 
@@ -72,13 +72,21 @@ def build_model(
     check_model_arguments(name, arguments)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MODELS[name](
-            dim_in=dim_in,
-            dim_out=dim_out,
-            n_spatial_dims=len(spatial_resolution),
-            spatial_resolution=tuple(spatial_resolution),
-            **arguments,
-        )
+        try:
+            return MODELS[name](
+                dim_in=dim_in,
+                dim_out=dim_out,
+                n_spatial_dims=len(spatial_resolution),
+                spatial_resolution=tuple(spatial_resolution),
+                **arguments,
+            )
+        except RuntimeError as error:
+            # Building does nothing but reserve memory; torch's word for too much of it is a RuntimeError.
+            if not any(word in str(error) for word in ("allocate memory", "overflow")):
+                raise
+            raise ArgumentError(
+                f"model {name} with {dict(arguments)} needs more memory than there is; choose smaller arguments"
+            ) from error
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from wellkit import DataLoader, WellDataset
+import wellkit
+from wellkit import WellDataset
 from wellkit.formats.well_writer import ShardAxis, ShardField, WellShard, create_well_shard
 
 RESOLUTION, STEPS, TRAJECTORIES = (128, 384), 101, 10
@@ -92,7 +93,8 @@ class Watch:
 def measure(folder: Path, kind: str, windows: int) -> dict[str, Any]:
     """Read `windows` windows here, and say what memory did."""
     torch_loader = kind == "torch"
-    dataset = WellDataset(
+    loader: Any
+    dataset: Any = WellDataset(
         path=str(folder),
         well_split_name="train",
         use_normalization=True,
@@ -105,7 +107,7 @@ def measure(folder: Path, kind: str, windows: int) -> dict[str, Any]:
     if torch_loader:
         import torch
 
-        loader: Any = torch.utils.data.DataLoader(
+        loader = torch.utils.data.DataLoader(
             dataset,
             batch_size=BATCH,
             shuffle=True,
@@ -115,7 +117,7 @@ def measure(folder: Path, kind: str, windows: int) -> dict[str, Any]:
             generator=torch.Generator().manual_seed(0),
         )
     else:
-        loader = DataLoader(dataset, BATCH, threads=WORKERS, drop_last=True)
+        loader = wellkit.DataLoader(dataset, BATCH, threads=WORKERS, drop_last=True)
     more = True
     while more:  # an epoch after the other
         iterator = iter(loader)
@@ -130,6 +132,7 @@ def measure(folder: Path, kind: str, windows: int) -> dict[str, Any]:
     for number, process in enumerate(processes):
         anonymous = [look[process]["RssAnon"] for look in watch.looks]
         growth["main" if number == 0 else f"worker {number}"] = {
+            "each_look": anonymous,
             "after_first": anonymous[0],
             "last": anonymous[-1],
             "largest": max(anonymous),
@@ -148,7 +151,7 @@ def show(found: dict[str, Any]) -> None:
         print(
             f"  {name:10} RssAnon {row['after_first'] / 1e6:7.1f} MB after {FIRST}, {row['last'] / 1e6:7.1f} MB at the "
             f"end: {row['growth_percent']:+6.2f} % (largest {row['largest_growth_percent']:+6.2f} %)   "
-            f"RssFile <= {row['largest_file_backed'] / 1e6:6.1f} MB   RssShmem <= {row['largest_shared'] / 1e6:6.1f} MB",
+            f"RssFile <= {row['largest_file_backed'] / 1e6:.1f} MB   RssShmem <= {row['largest_shared'] / 1e6:.1f} MB",
             flush=True,
         )
 

@@ -170,7 +170,7 @@ def measure_speed(
     if not session.knows_bytes:
         notes.append(
             "there is no roofline to compare with: the index cannot place every byte (shards are remote, Zarr, or "
-            "hold arrays that only libhdf5 reads)"
+            "hold arrays that only libhdf5 reads), or windows lie in the index itself"
         )
     kinds: list[tuple[type[Items] | type[ThreadLoader] | type[TorchLoader], int]] = [(Items, 0)]
     kinds += [(ThreadLoader, count) for count in workers]
@@ -230,7 +230,8 @@ class _Session:
         }
         self._stored: dict[int, StoredWindow] = {}
         found = {index: self._find(index) for pool in self.pools.values() for index in pool.tolist()}
-        self._stored = {index: window for index, window in found.items() if window is not None}
+        # A window without bytes of its own lies in the index (tiny arrays), or was never written.
+        self._stored = {index: window for index, window in found.items() if window is not None and window.needed}
         self.knows_bytes = len(self._stored) == len(found)
         self.stored_bytes: float | None = None
         self.roofline: dict[Cache, list[float]] = {"warm": [], "cold": []}

@@ -1,4 +1,4 @@
-"""WellDataset and DataLoader with framework="jax" against NumPy, in an environment that has JAX and need not have torch.
+"""WellDataset and DataLoader with framework="jax" against NumPy, in an environment that has JAX (torch is not needed).
 
 python -m venv jax-environment && jax-environment/bin/pip install -e . jax
 jax-environment/bin/python benchmarks/check_jax.py
@@ -16,7 +16,7 @@ import wellkit
 from wellkit.frameworks import framework_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.trees import make_tree  # noqa: E402
+from tests.trees import make_tree
 
 
 def main() -> None:

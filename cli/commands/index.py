@@ -20,7 +20,7 @@ from wellkit.cli.output import (
 if TYPE_CHECKING:
     from wellkit.index.tree import TreeReport
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog="Example: wellkit index data/turbulent_radiative_layer_2D")

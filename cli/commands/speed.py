@@ -11,7 +11,7 @@ from wellkit.cli.output import OutputFormat, make_table, print_json, print_note,
 if TYPE_CHECKING:
     from wellkit.speed import SpeedReport
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog="Example: wellkit speed data/turbulent_radiative_layer_2D --batch-size 8 --workers 0,2")

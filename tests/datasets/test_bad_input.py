@@ -165,6 +165,8 @@ def test_missing_statistics_raise_only_where_they_are_needed(tree: Path) -> None
         open_dataset(tree, use_normalization=True)
     with pytest.raises(errors.StatisticsError, match="normalization_type='minmax' is unknown"):
         open_dataset(tree, use_normalization=True, normalization_type="minmax")
+    with pytest.raises(errors.StatisticsError, match=r"normalization_type=3 is unknown.*or give a class"):
+        open_dataset(tree, normalization_type=3)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +192,9 @@ def test_missing_statistics_raise_only_where_they_are_needed(tree: Path) -> None
         ({"fields": ["densty"]}, "no field 'densty'.*Did you mean density"),
         ({"crop": 4}, r"crop=4; give \(start, stop\) for each axis"),
         ({"crop": (0, 4)}, r"crop=\(0, 4\); give \(start, stop\) for each axis"),
+        ({"fields": []}, "leaves nothing to read"),
+        ({"min_std": -1.0}, "min_std=-1.0"),
+        ({"min_std": float("nan")}, "min_std=nan"),
         ({"crop": [(0, 4)]}, "1 pairs for 2"),
         ({"crop": [(0, 4), (3, 9)]}, r"axis 1 needs 0 <= first < last <= 6"),
         ({"restrict_num_trajectories": 0}, "restrict_num_trajectories=0"),

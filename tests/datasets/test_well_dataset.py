@@ -245,6 +245,10 @@ def test_fields_and_crop_read_less(tree: Path) -> None:
     np.testing.assert_array_equal(part["boundary_conditions"], [[1, 1], [0, 0]])  # cut sides are open
 
 
+def test_one_field_may_be_named_by_itself(tree: Path) -> None:
+    assert dataset(tree, fields="density").core_field_names == ["density"]
+
+
 def test_unflattened_samples_keep_tensors(tree: Path) -> None:
     flat, sample = dataset(tree, n_steps_input=2)[0], dataset(tree, n_steps_input=2, flatten_tensors=False)[0]
     assert {order: list(fields) for order, fields in sample["input_fields"].items()} == {

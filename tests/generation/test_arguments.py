@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wellkit.errors import ArgumentError
+from wellkit.generation import registry
 from wellkit.generation.arguments import parse_parameters, parse_resolution
 
 
@@ -34,3 +35,8 @@ def test_parameters_of_another_form(item: str) -> None:
 def test_a_parameter_given_twice() -> None:
     with pytest.raises(ArgumentError, match="'tcool' is given twice"):
         parse_parameters(["tcool=1", "tcool=2"])
+
+
+def test_cooling_times_too_short_to_simulate() -> None:
+    with pytest.raises(ArgumentError, match=r"'tcool' needs values of at least 0\.001, found 1e-300"):
+        registry.get("turbulent_radiative_layer_2D").settings({"tcool": [1e-300]})

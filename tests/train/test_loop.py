@@ -196,6 +196,15 @@ def test_unusable_settings_are_refused(advection: Path, tmp_path: Path) -> None:
         train(configure(advection), tmp_path / "file" / "run")
 
 
+def test_no_run_is_written_among_other_files(advection: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "precious.hdf5").write_text("data")
+    for overwrite in (False, True):
+        with pytest.raises(TrainingError, match="holds files that are no run's"):
+            train(configure(advection), tmp_path / "data", overwrite=overwrite)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["precious.hdf5"]
+
+
 def test_a_run_is_not_overwritten_unasked(advection: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(configure(advection), run)

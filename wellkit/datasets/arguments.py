@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 from wellkit.errors import ArgumentError
 
@@ -25,6 +25,8 @@ class DatasetArguments:
     rollout_length: str
     seed: int
     restriction_seed: int
+    min_std: float
+    fields: Sequence[str] | str | None
 
 
 _WHOLE_NUMBERS = (
@@ -66,6 +68,10 @@ def check_arguments(given: DatasetArguments) -> None:
         )
     if given.errata not in ("warn", "keep"):
         raise ArgumentError(f"errata={given.errata!r}: only 'warn' and 'keep' are available")
+    if not (isinstance(given.min_std, Real) and 0 <= given.min_std < float("inf")):
+        raise ArgumentError(f"min_std={given.min_std!r}; give a number from 0 up: the smallest divisor")
+    if given.fields is not None and not as_list(given.fields):
+        raise ArgumentError("fields=[] leaves nothing to read; name fields, or give None for all")
     if given.rollout_length not in ("own", "shortest"):
         raise ArgumentError(f"rollout_length={given.rollout_length!r}; choose 'own' or 'shortest'")
     if not given.full_trajectory_mode:
@@ -92,7 +98,7 @@ def check_crop(crop: Sequence[tuple[int, int]] | None, resolution: tuple[int, ..
     if crop is None:
         return tuple(slice(0, size) for size in resolution)
     if not isinstance(crop, Sequence) or not all(isinstance(pair, Sequence) for pair in crop):
-        raise ArgumentError(f"crop={crop!r}; give (start, stop) for each axis")
+        raise ArgumentError(f"crop={crop!r}; give a pair (first, last) of grid indices for each axis")
     if len(crop) != len(resolution):
         raise ArgumentError(f"crop={list(crop)} has {len(crop)} pairs for {len(resolution)} spatial axes")
     slices = []

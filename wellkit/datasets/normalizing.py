@@ -14,10 +14,13 @@ NORMALIZATIONS: dict[str, type[Normalization]] = {"zscore": ZScoreNormalization,
 
 def normalization_class(kind: Callable[..., Any] | str | None) -> Callable[..., Any]:
     """The class a `normalization_type` stands for; None is z-score. Raises StatisticsError for an unknown name."""
-    if not isinstance(kind, str):
-        return kind or ZScoreNormalization
+    if kind is None:
+        return ZScoreNormalization
+    if callable(kind):
+        return kind
     if kind not in NORMALIZATIONS:
-        raise StatisticsError(f"normalization_type={kind!r} is unknown; choose one of {', '.join(NORMALIZATIONS)}")
+        known = ", ".join(NORMALIZATIONS)
+        raise StatisticsError(f"normalization_type={kind!r} is unknown; choose one of {known}, or give a class")
     return NORMALIZATIONS[kind]
 
 

@@ -155,6 +155,8 @@ class WellDataset(Described):
                 rollout_length=rollout_length,
                 seed=seed,
                 restriction_seed=restriction_seed,
+                min_std=min_std,
+                fields=fields,
             )
         )
         source = resolve_source(
@@ -193,7 +195,9 @@ class WellDataset(Described):
         self.files_paths = find_shards(
             source, include=self.include_filters, exclude=self.exclude_filters, storage_options=storage_options
         )
-        self._tree = open_tree(self.files_paths, storage_options=storage_options, fields=fields)
+        self._tree = open_tree(
+            self.files_paths, storage_options=storage_options, fields=None if fields is None else as_list(fields)
+        )
         self._layouts = self._tree.layouts
         first = self._layouts[0]
         self._crop = check_crop(crop, first.resolution)

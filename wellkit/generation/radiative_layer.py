@@ -27,6 +27,7 @@ WIDTH = 0.02  # of the tanh profile
 NOISE = 0.01  # root mean square of the transverse velocity at the interface
 MODES = 8  # sine waves in the noise
 CFL = 0.9  # nothing moves faster than sound for long here, so little margin will do
+SHORTEST_TIME = 1e-3  # thirty times shorter than the shortest of the published values
 COOLING_TIMES = (0.03, 0.06, 0.1, 0.18, 0.32, 0.56, 1.0, 1.78, 3.16)
 
 
@@ -77,6 +78,11 @@ class RadiativeLayer(SimulationGenerator):
     def settings(self, parameters: Mapping[str, Sequence[ParameterValue]]) -> tuple[Setting, ...]:
         self.check_parameters(parameters)
         times = numbers("tcool", parameters.get("tcool", COOLING_TIMES))
+        if min(times) < SHORTEST_TIME:
+            raise ArgumentError(
+                f"parameter 'tcool' needs values of at least {SHORTEST_TIME:g}, found {min(times):g}: gas that cools "
+                "faster would need steps too short to simulate"
+            )
         if len(set(times)) != len(times):
             raise ArgumentError(f"parameter 'tcool' repeats a value: {', '.join(map(str, times))}")
         return tuple(

@@ -140,7 +140,7 @@ def train(
     predictor = Network(model, normalization_of(statistics), nan_fill=allowed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
-    run = _make_run_folder(Path(to), config, overwrite)
+    run = _make_run_folder(Path(to).expanduser(), config, overwrite)
     clock = _Clock(config, len(batches))
     best, best_epoch, epoch = math.inf, 0, 0
     with _full_float32():
@@ -329,12 +329,14 @@ def _check_same_fields(training: tuple[str, ...], validation: tuple[str, ...], c
 
 def _make_run_folder(run: Path, config: TrainConfig, overwrite: bool) -> Path:
     try:
-        occupied = [name for name in ("best", "last", LOG) if (run / name).exists()]
+        occupied = [name for name in ("best", "last", LOG, CONFIG) if (run / name).exists()]
         if occupied and not overwrite:
             raise TrainingError(
                 f"{run}: holds a run already ({', '.join(occupied)}); choose another folder with --to, "
                 "or pass --overwrite"
             )
+        if not occupied and run.is_dir() and any(run.iterdir()):
+            raise TrainingError(f"{run}: holds files that are no run's; choose another folder with --to")
         run.mkdir(parents=True, exist_ok=True)
         for name in ("best", "last"):
             shutil.rmtree(run / name, ignore_errors=True)

@@ -391,7 +391,7 @@ def test_epochs_reach_persistent_forked_workers_without_torch_tensors(tree: Path
         data.set_epoch(epoch)
         seen.append(np.concatenate(list(loader)))
         np.testing.assert_array_equal(seen[-1], np.stack([data[i]["output_time_grid"] for i in range(len(data))]))
-    assert not np.array_equal(*seen)
+    assert not np.array_equal(seen[0], seen[1])
     copy = pickle.loads(pickle.dumps(data))  # noqa: S301 - our own bytes
     assert copy.epoch == 1
 
@@ -424,5 +424,5 @@ def test_a_remote_shard_replaced_in_between_is_read_anew(tmp_path: Path) -> None
         assert len(data) == len(local)
         np.testing.assert_array_equal(data[0]["input_fields"], local[0]["input_fields"])
         firsts.append(data[0]["input_fields"])
-    assert not np.array_equal(*firsts)
+    assert not np.array_equal(firsts[0], firsts[1])
     memory.rm("/replaced", recursive=True)

@@ -137,6 +137,13 @@ def test_a_full_disk_leaves_nothing_behind(published: Path, tmp_path: Path) -> N
     assert tree_of(tmp_path / "small_waves") == dataset_of(published)
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # it took its final name in between
+        return 0
+
+
 def _start_and_wait_for_bytes(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start a download and return it once a file is under way and another one is whole."""
     process = subprocess.Popen(
@@ -144,7 +151,7 @@ def _start_and_wait_for_bytes(directory: Path, *arguments: str) -> subprocess.Po
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if any(path.stat().st_size for path in directory.rglob("*.partial")) and any(directory.rglob("*.hdf5")):
+        if any(map(_size, directory.rglob("*.partial"))) and any(directory.rglob("*.hdf5")):
             return process
         time.sleep(0.02)
     raise AssertionError(f"no file was under way: {process.communicate()}")

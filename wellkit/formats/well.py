@@ -106,15 +106,8 @@ class ScalarLayout:
 
 
 @dataclass(frozen=True)
-class AxisLayout:
-    """Coordinates of one spatial axis, or of time."""
-
-    name: str
-    path: str
-    sample_varying: bool
-    time_varying: bool
-    shape: tuple[int, ...]
-    dtype: str
+class AxisLayout(ScalarLayout):
+    """Coordinates of one spatial axis, or of time: described as a scalar is, with the axis itself last in `shape`."""
 
 
 @dataclass(frozen=True)

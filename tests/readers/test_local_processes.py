@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import pytest
 
 from tests.readers.local_shards import Shard, Stored, expected_window, same_bits, write_shard
 from wellkit.errors import DataNotFoundError
-from wellkit.readers import local
+from wellkit.readers import local, plain
 from wellkit.readers.descriptors import Descriptors, file_system_type
 from wellkit.readers.local import LocalReader
-from wellkit.readers.workers import work_together
+from wellkit.readers.workers import share
 
 OUT = (2, 3, 8, 6, 3)
 
@@ -159,7 +160,15 @@ def test_the_file_system_is_told() -> None:
         os.close(descriptor)
 
 
-def test_network_file_systems_and_small_windows_are_not_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _reading_until(all_here: threading.Barrier, done: threading.Event) -> None:
+    with plain.reading():
+        all_here.wait(10)
+        done.wait(10)
+
+
+def test_network_file_systems_many_threads_and_small_windows_are_not_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shard = write_shard(tmp_path / "a.h5", [Stored()], space=(256, 256), steps=3)
     used: list[str] = []
 
@@ -185,6 +194,18 @@ def test_network_file_systems_and_small_windows_are_not_mapped(tmp_path: Path, m
             monkeypatch.setattr(file, "is_local", is_local)
         LocalReader(source=source).read_windows([shard.request()], out)  # type: ignore[arg-type]
         assert used == [wanted]
+    for threads, wanted in ((2, "read_mapped"), (3, "read_tiled")):
+        used.clear()
+        with local._FILES.use(shard.path) as file:
+            monkeypatch.setattr(file, "is_local", True)
+        with ThreadPoolExecutor(threads - 1) as others:
+            all_here, done = threading.Barrier(threads), threading.Event()
+            for _ in range(threads - 1):
+                others.submit(_reading_until, all_here, done)
+            all_here.wait(10)
+            LocalReader().read_windows([shard.request()], out)
+            done.set()
+        assert used == [wanted]
     used.clear()
     small = shard.request(n_steps=1, crop=(slice(0, 128), slice(None)))
     LocalReader().read_windows([small], np.empty((1, 1, 128, 256, 1), np.float32))
@@ -194,17 +215,55 @@ def test_network_file_systems_and_small_windows_are_not_mapped(tmp_path: Path, m
 
 
 def test_an_error_in_any_thread_reaches_the_caller_when_all_have_stopped() -> None:
-    running = threading.Semaphore(0)
+    running = threading.Event()
     over: list[int] = []
 
-    def work() -> None:
+    def work(item: int) -> None:
         if threading.current_thread() is threading.main_thread():
-            running.acquire(timeout=10)  # a helper has begun
+            assert running.wait(10)  # a helper has begun
             raise ValueError("here")
-        running.release()
+        running.set()
         threading.Event().wait(0.05)
-        over.append(1)
+        over.append(item)
 
     with pytest.raises(ValueError, match="here"):
-        work_together(work, 3)
-    assert over
+        share(range(1000), work, 3)
+    assert 0 < len(over) < 4  # what had begun came to its end, and nothing began after
+
+
+def test_every_item_is_worked_on_once() -> None:
+    done: list[int] = []
+    share(range(500), done.append, 4)
+    assert sorted(done) == list(range(500))
+
+
+@pytest.mark.parametrize("delta", [False, True])
+@pytest.mark.parametrize("source", ["auto", "mmap", "pread"])
+def test_large_windows_are_shared_among_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delta: bool, source: plain.Source
+) -> None:
+    """Parts of a window, or windows of a batch; windows with differences are not split."""
+    stored = [Stored(), Stored(order=1)]
+    shard = write_shard(tmp_path / "a.h5", stored, space=(256, 256), steps=10, trajectories=1, delta=delta)
+    requests = [shard.request(0, start, n_steps=5, stride=stride) for start, stride in ((0, 1), (1, 2), (4, 1))]
+    expected = np.stack([expected_window(shard, request) for request in requests])
+    seen: list[int] = []
+    real = plain.read_part
+
+    def read_part(part: Any, *rest: Any, **options: Any) -> bool:
+        seen.append(part.places.shape[1])
+        return real(part, *rest, **options)
+
+    monkeypatch.setattr(local, "read_part", read_part)
+    monkeypatch.setattr(local, "SHARE", 1 << 20)
+    monkeypatch.setattr(plain, "SHARE", 1 << 20)
+    reader = LocalReader(source=source, threads=2)
+    for count in (1, 3):
+        seen.clear()
+        # The last two steps are differences where there are any.
+        windows = [replace(request, n_input=3) for request in requests[:count]] if delta else requests[:count]
+        wanted = np.stack([expected_window(shard, window) for window in windows]) if delta else expected[:count]
+        out = np.empty((count, 5, 256, 256, 3), np.float32)
+        reader.read_windows(windows, out)
+        assert same_bits(out, wanted)
+        assert sorted(seen) == ([5] * count if delta else [2] * count + [3] * count)

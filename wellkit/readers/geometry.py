@@ -195,8 +195,9 @@ class WindowGeometry:
         is_float32: whether all fields are stored as little-endian float32.
         has_delta: whether steps behind the input are differences.
         is_sparse: whether less than half of the bytes between a frame's first and last needed element are needed.
+        step_bytes: bytes of a step of the output, as float32.
         run_bytes: bytes of a field that lie side by side, as a mean: a frame's, or the whole window's.
-        flat_dims: dims of the whole window where its frames lie side by side too, so that it can be read as one frame.
+        is_flat: whether frames lie side by side too, so that several can be read as one.
     """
 
     def __init__(
@@ -231,9 +232,10 @@ class WindowGeometry:
         leads = [field.n_leads for field in self.fields] or [(0, 0)]
         self._n_leads = min(trajectories for trajectories, _ in leads), min(frames for _, frames in leads)
         spans = sum(f.span for f in self.fields)
-        self.is_sparse = 2 * 4 * prod(space) * n_channels < spans
+        self.step_bytes: int = 4 * prod(space) * n_channels
+        self.is_sparse = 2 * self.step_bytes < spans
         self.run_bytes = spans // max(1, len(self.fields))
-        self.flat_dims: np.ndarray | None = None
+        self.is_flat = False
         self._bases: np.ndarray | None = None
         if all(f.kind == "contiguous" for f in self.fields):
             self._bases = np.array([f.array.offset + f.first for f in self.fields], dtype=np.int64)
@@ -242,7 +244,7 @@ class WindowGeometry:
             lies_flat = self.is_dense and self.dims[0] == self.dims[1] == 1 and spans * n_steps <= _FLAT_LIMIT
             pitches = [f.dtype.itemsize * int(self.dims[2]) * f.plan.components for f in self.fields]
             if lies_flat and not self.has_delta and np.array_equal(stride * self._per_frame, pitches):
-                self.flat_dims = self.dims * (1, 1, n_steps)
+                self.is_flat = True
                 self.run_bytes *= n_steps
 
     def check(self, trajectory: int, start: int) -> None:

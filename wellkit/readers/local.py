@@ -7,41 +7,24 @@ kernel; compressed chunks are decoded once a batch, on a few threads.
 from __future__ import annotations
 
 import importlib
-import mmap
 import sys
-import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
-from wellkit.errors import ArgumentError, ShardError
-from wellkit.readers.descriptors import Descriptors, OpenFile
+from wellkit.errors import ArgumentError
+from wellkit.readers.descriptors import Descriptors
 from wellkit.readers.geometry import FieldGeometry, WindowGeometry
 from wellkit.readers.pieces import Piece, Pieces
+from wellkit.readers.plain import SHARE, PlainPart, Source, plain_part, read_part, reading
 from wellkit.readers.plan import FieldPlan, WindowRequest
-from wellkit.readers.workers import usable_cores, work_together
-
-Source = Literal["auto", "mmap", "pread"]
+from wellkit.readers.workers import share, usable_cores
 
 _FILES = Descriptors()
-_TILE = 1 << 19  # bytes: with what it becomes, a tile fits into a core's second-level cache
-_WORTH_MAPPING = 1 << 18  # bytes side by side, below which copying them costs less than a map
 _KEPT_GEOMETRIES = 4096
-_POPULATE_READ = 22  # MADV_POPULATE_READ, since Linux 5.14
-
-
-class _Tile(threading.local):
-    """A thread's memory for tiles."""
-
-    def __init__(self) -> None:
-        self.buffer = np.empty(_TILE, np.uint8)
-        self.address = self.buffer.ctypes.data
-
-
-_TILES = _Tile()
 
 
 @lru_cache(maxsize=2)
@@ -55,16 +38,6 @@ def _kernels(compiled: bool | None) -> ModuleType:
             if compiled:
                 raise
     return importlib.import_module("wellkit.readers.numpy_kernels")
-
-
-@lru_cache(maxsize=1)
-def _can_populate() -> bool:
-    with mmap.mmap(-1, mmap.PAGESIZE) as page:
-        try:
-            page.madvise(_POPULATE_READ)
-        except OSError:
-            return False
-    return True
 
 
 class _Job:
@@ -135,12 +108,12 @@ class LocalReader:
 
     Args:
         source: how plain arrays are read: "mmap" maps a window at a time; "pread" reads it piece by piece; "auto"
-            takes the first on this machine's own file systems for all but small windows, the second on network file
-            systems. What a crop needs little of is always read, not mapped. A file that
-            shrinks *while* it is mapped ends the process with SIGBUS, as no check can prevent: use "pread" for files
-            that are being replaced.
-        threads: threads that decode chunks of one batch, the caller among them. None: one a core, at most 8. Use 1
-            in worker processes that already are one a core.
+            takes the first for large windows on this machine's own file systems while one or two threads of the
+            process read, else the second, which does not make threads wait for each other. What a crop needs little
+            of is always read, not mapped. A file that shrinks *while* it is mapped ends the process with SIGBUS, as
+            no check can prevent: use "pread" for files that are being replaced.
+        threads: threads that share a batch, or a large window, the caller among them. None: one a core, at most 8.
+            Use 1 where there already is a thread or process a core.
         compiled: True for numba's kernels, False for NumPy's (slower, same values); None: numba's where there are.
     """
 
@@ -179,14 +152,25 @@ class LocalReader:
             return
         if not out[0].flags.c_contiguous:
             raise ArgumentError("each window of the output has to be C-contiguous")
+        kernels = _kernels(self._compiled)
+        plain: list[PlainPart] = []
         left: list[_Job] = []
         for request, window in zip(requests, out, strict=True):
             geometry = self._geometry(request, window)
             geometry.check(request.trajectory, request.start)
-            if not self._read_plain(request, geometry, window):
+            part = plain_part(request, geometry, window) if hasattr(kernels, "read_mapped") else None
+            if part is not None:
+                plain.append(part)
+            else:
                 left.append(_Job(request, geometry, window))
+        if plain and (failed := self._read_plain(plain, kernels)):
+            # The slow road tells what is wrong, or gets over it.
+            again = {id(part.request) for part in failed}
+            for request, window in zip(requests, out, strict=True):
+                if id(request) in again:
+                    left.append(_Job(request, self._geometry(request, window), window))
         if left:
-            self._read_pieces(left)
+            self._read_pieces(left, kernels)
 
     def read_constant(
         self, path: str, fields: tuple[FieldPlan, ...], trajectory: int, crop: tuple[slice, ...], out: np.ndarray
@@ -198,6 +182,9 @@ class LocalReader:
     def close(self, path: str) -> None:
         """Close a shard that this process may hold open: needed before writing to it or replacing it."""
         _FILES.drop(path)
+
+    def _threads(self) -> int:
+        return self.threads or min(usable_cores(), 8)
 
     def _geometry(self, request: WindowRequest, window: np.ndarray) -> WindowGeometry:
         crop = tuple((cut.start, cut.stop, cut.step) for cut in request.crop)
@@ -215,44 +202,28 @@ class LocalReader:
             self._geometries[key] = found
         return found
 
-    def _read_plain(self, request: WindowRequest, geometry: WindowGeometry, window: np.ndarray) -> bool:
-        """Read a window that lies in the file as it is, through the compiled kernels; False if it cannot be."""
-        if not geometry.is_float32 or window.dtype != np.float32:
-            return False
-        kernels = _kernels(self._compiled)
-        places = geometry.in_file(request.trajectory, request.start) if hasattr(kernels, "read_mapped") else None
-        if places is None:
-            return False
-        dims = geometry.dims
-        if geometry.flat_dims is not None:
-            dims, places = geometry.flat_dims, places[:, :1]
-        with _FILES.use(request.path) as file:
-            size = file.size()
-            arguments = (
-                window.ctypes.data, places, dims, geometry.strides, geometry.offsets, geometry.scales,
-                geometry.n_input, geometry.is_dense, geometry.counts, file.descriptor, size,
-            )  # fmt: skip
-            status = kernels.NOT_MAPPED
-            if self._maps(file, geometry):
-                status = kernels.read_mapped(*arguments, _can_populate())
-            if status == kernels.NOT_MAPPED:
-                status = kernels.read_tiled(*arguments, _TILES.address, _TILE)
-            if status == kernels.BEYOND_END:
-                raise ShardError(
-                    f"{request.path}: has {size} bytes, but trajectory {request.trajectory}, frames from "
-                    f"{request.start} on lie beyond; it is truncated or changed since it was indexed: download it "
-                    "again, or index it again"
-                )
-        return bool(status == kernels.DONE)
+    def _read_plain(self, parts: Sequence[PlainPart], kernels: ModuleType) -> list[PlainPart]:
+        """Read windows that lie in the file as they are, on several threads if they are large. Those that failed."""
+        threads = self._threads() if sum(part.n_bytes for part in parts) >= 2 * SHARE else 1
+        if len(parts) % threads:  # else every thread has as many windows
+            parts = [piece for part in parts for piece in part.split(threads)]
+        threads = min(threads, len(parts))
+        failed: list[PlainPart] = []
 
-    def _maps(self, file: OpenFile, geometry: WindowGeometry) -> bool:
-        if self.source == "pread" or sys.platform != "linux" or geometry.is_sparse:
-            return False
-        return self.source == "mmap" or (file.is_local and geometry.run_bytes >= _WORTH_MAPPING)
+        def read(part: PlainPart) -> None:
+            if not read_part(part, _FILES, kernels, self.source, threads):
+                failed.append(part)
 
-    def _read_pieces(self, jobs: Sequence[_Job]) -> Pieces:
+        with reading():
+            if threads == 1:
+                for part in parts:
+                    read(part)
+            else:
+                share(parts, read, threads)
+        return failed
+
+    def _read_pieces(self, jobs: Sequence[_Job], kernels: ModuleType) -> None:
         """Put windows together from chunks and ranges, a step at a time; neighbours follow each other."""
-        kernels = _kernels(self._compiled)
         pieces = Pieces(_FILES, kernels)
         order = sorted(
             ((job.request.path, job.request.trajectory, job.request.start + step * job.request.stride, number, step))
@@ -260,29 +231,13 @@ class LocalReader:
             for step in range(job.geometry.n_steps)
         )
         units = [_Unit(jobs[number], step, pieces) for *_, number, step in order]
-        left = iter(units)
-        lock = threading.Lock()
-        failed = False
 
-        def work() -> None:
-            nonlocal failed
-            while not failed:
-                with lock:
-                    unit = next(left, None)
-                if unit is None:
-                    return
-                try:
-                    if not pieces.obtain(unit.pieces):
-                        return
-                    _gather(unit, kernels)
-                    pieces.release(unit.pieces)
-                except BaseException:
-                    failed = True
-                    raise
+        def read(unit: _Unit) -> None:
+            if pieces.obtain(unit.pieces):  # else it failed in another thread, which tells
+                _gather(unit, kernels)
+                pieces.release(unit.pieces)
 
-        threads = self.threads or usable_cores()
-        work_together(work, min(threads, len(units)))
-        return pieces
+        share(units, read, min(self._threads(), len(units)))
 
 
 def _gather(unit: _Unit, kernels: ModuleType) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 _LIMIT = 8
+_Item = TypeVar("_Item")
 
 
 class _Pool:
@@ -36,18 +38,34 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def work_together(task: Callable[[], None], threads: int) -> None:
-    """Run `task` here and in up to `threads - 1` helpers, until all have returned.
+def share(items: Iterable[_Item], task: Callable[[_Item], object], threads: int) -> None:
+    """Run `task` on every item, here and in up to `threads - 1` helpers, until all have returned.
 
-    `task` takes its work from somewhere shared, so that it may start late, or find nothing left to do. The caller
-    takes part, so that it never waits for helpers that others keep busy.
+    The caller takes part, so that it never waits for helpers that others keep busy.
 
     Raises:
-        Whatever `task` raised first, here or in a helper.
+        What `task` raised, here or in a helper; items that nobody had begun are then left out.
     """
-    helpers = [_POOL.submit(task) for _ in range(min(threads - 1, _LIMIT))]
+    left = iter(items)
+    lock = threading.Lock()
+    stopped = False
+
+    def work() -> None:
+        nonlocal stopped
+        while True:
+            with lock:
+                item = None if stopped else next(left, None)
+            if item is None:
+                return
+            try:
+                task(item)
+            except BaseException:
+                stopped = True
+                raise
+
+    helpers = [_POOL.submit(work) for _ in range(min(threads - 1, _LIMIT))]
     try:
-        task()
+        work()
     finally:
         # Helpers write to memory of the caller: none may go on when this returns.
         started = [helper for helper in helpers if not helper.cancel()]

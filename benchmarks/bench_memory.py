@@ -90,8 +90,8 @@ class Watch:
         return self.seen < self.windows
 
 
-def measure(folder: Path, kind: str, windows: int) -> dict[str, Any]:
-    """Read `windows` windows here, and say what memory did."""
+def measure(folder: Path, kind: str, windows: int, step: float) -> dict[str, Any]:
+    """Read `windows` windows here, `step` seconds going by after each batch, and say what memory did."""
     torch_loader = kind == "torch"
     loader: Any
     dataset: Any = WellDataset(
@@ -122,6 +122,7 @@ def measure(folder: Path, kind: str, windows: int) -> dict[str, Any]:
     while more:  # an epoch after the other
         iterator = iter(loader)
         for _ in iterator:
+            time.sleep(step)
             workers = [int(worker.pid) for worker in iterator._workers] if torch_loader else []
             more = watch.batch(BATCH, [os.getpid(), *workers])
             if not more:
@@ -161,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gb", type=float, default=11.0, help="size of the tree in 10^9 bytes")
     parser.add_argument("--windows", type=int, default=20_000)
+    parser.add_argument("--step-ms", type=float, default=0.0, help="pause after each batch, as a training step makes")
     parser.add_argument("--keep", type=Path, help="folder for the tree, used again if it is there")
     parser.add_argument("--loader", choices=("threads", "torch"), action="append", help="default: both")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -169,7 +171,7 @@ def main() -> None:
     if arguments.windows < FIRST + SAMPLES * BATCH:
         parser.error(f"--windows: at least {FIRST + SAMPLES * BATCH}, so that there is something to compare")
     if arguments.measure:
-        print(json.dumps(measure(arguments.keep, arguments.loader[0], arguments.windows)))
+        print(json.dumps(measure(arguments.keep, arguments.loader[0], arguments.windows, arguments.step_ms / 1e3)))
         return
     with tempfile.TemporaryDirectory(prefix="wellkit-bench-") as name:
         folder = (arguments.keep or Path(name)) / f"memory_{arguments.gb:g}"
@@ -186,7 +188,7 @@ def main() -> None:
         results = []
         for kind in arguments.loader or ("threads", "torch"):
             command = [sys.executable, __file__, "--measure", "--loader", kind, "--keep", str(folder)]
-            command += ["--windows", str(arguments.windows)]
+            command += ["--windows", str(arguments.windows), "--step-ms", str(arguments.step_ms)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             results.append(json.loads(done.stdout))
             show(results[-1])

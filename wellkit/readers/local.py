@@ -16,9 +16,9 @@ from typing import get_args
 import numpy as np
 
 from wellkit.errors import ArgumentError
+from wellkit.readers.chunked import ChunkedWindow, read_chunked
 from wellkit.readers.descriptors import Descriptors
-from wellkit.readers.geometry import FieldGeometry, WindowGeometry
-from wellkit.readers.pieces import Piece, Pieces
+from wellkit.readers.geometry import WindowGeometry
 from wellkit.readers.plain import SHARE, PlainPart, Source, plain_part, read_part, reading
 from wellkit.readers.plan import FieldPlan, WindowRequest
 from wellkit.readers.workers import share, usable_cores
@@ -38,66 +38,6 @@ def _kernels(compiled: bool | None) -> ModuleType:
             if compiled:
                 raise
     return importlib.import_module("wellkit.readers.numpy_kernels")
-
-
-class _Job:
-    """One window that is put together from pieces."""
-
-    def __init__(self, request: WindowRequest, geometry: WindowGeometry, out: np.ndarray) -> None:
-        self.request, self.geometry, self.out = request, geometry, out
-
-
-class _Frame:
-    """One field of one frame: the pieces it takes and where in them it lies."""
-
-    def __init__(self, pieces: Pieces, path: str, field: FieldGeometry, trajectory: int, frame: int) -> None:
-        self._field = field
-        self._inner: tuple[int, ...] = ()
-        self._offset = field.offset(trajectory, frame)
-        self.pieces: list[Piece] = []
-        if field.kind == "contiguous":
-            self.pieces = [pieces.plan_range(path, field, field.in_file(trajectory, frame), field.span)]
-            self._offset = 0
-        elif field.boxes:
-            number = field.slab(trajectory, frame)
-            if field.kind == "boxes":
-                self._inner = field.in_chunk(trajectory, frame)
-            self.pieces = [pieces.plan_chunk(path, field, number + box.number) for box in field.boxes]
-
-    def place(self) -> tuple[np.ndarray, int]:
-        """(memory, uint8, and the byte in it where the first needed element lies). The pieces must be there."""
-        field = self._field
-        if field.kind == "inline":
-            return np.frombuffer(field.array.inline or b"", np.uint8), self._offset
-        if field.kind == "missing":
-            return np.frombuffer(field.array.fill * field.plan.components, np.uint8), 0
-        buffers = [piece.buffer for piece in self.pieces]
-        if field.kind != "boxes":
-            assert buffers[0] is not None
-            return buffers[0], self._offset
-        dense = np.empty(field.dense_shape, field.dtype)
-        for box, buffer in zip(field.boxes, buffers, strict=True):
-            assert buffer is not None
-            chunk = buffer.view(field.dtype).reshape(field.array.chunk_shape)[self._inner]
-            dense[box.target] = chunk[box.source]
-        return dense.reshape(-1).view(np.uint8), 0
-
-
-class _Unit:
-    """One step of one window: the smallest work that threads share."""
-
-    def __init__(self, job: _Job, step: int, pieces: Pieces) -> None:
-        self.job, self.step = job, step
-        request, geometry = job.request, job.geometry
-        self.is_delta = step >= geometry.n_input
-        self.frames = [
-            [
-                _Frame(pieces, request.path, field, request.trajectory, request.start + number * request.stride)
-                for field in geometry.fields
-            ]
-            for number in ([step - 1, step] if self.is_delta else [step])
-        ]
-        self.pieces = [piece for frames in self.frames for frame in frames for piece in frame.pieces]
 
 
 class LocalReader:
@@ -154,7 +94,7 @@ class LocalReader:
             raise ArgumentError("each window of the output has to be C-contiguous")
         kernels = _kernels(self._compiled)
         plain: list[PlainPart] = []
-        left: list[_Job] = []
+        left: list[ChunkedWindow] = []
         for request, window in zip(requests, out, strict=True):
             geometry = self._geometry(request, window)
             geometry.check(request.trajectory, request.start)
@@ -162,15 +102,15 @@ class LocalReader:
             if part is not None:
                 plain.append(part)
             else:
-                left.append(_Job(request, geometry, window))
+                left.append(ChunkedWindow(request, geometry, window))
         if plain and (failed := self._read_plain(plain, kernels)):
             # The slow road tells what is wrong, or gets over it.
             again = {id(part.request) for part in failed}
             for request, window in zip(requests, out, strict=True):
                 if id(request) in again:
-                    left.append(_Job(request, self._geometry(request, window), window))
+                    left.append(ChunkedWindow(request, self._geometry(request, window), window))
         if left:
-            self._read_pieces(left, kernels)
+            read_chunked(left, _FILES, kernels, self._threads())
 
     def read_constant(
         self, path: str, fields: tuple[FieldPlan, ...], trajectory: int, crop: tuple[slice, ...], out: np.ndarray
@@ -221,42 +161,3 @@ class LocalReader:
             else:
                 share(parts, read, threads)
         return failed
-
-    def _read_pieces(self, jobs: Sequence[_Job], kernels: ModuleType) -> None:
-        """Put windows together from chunks and ranges, a step at a time; neighbours follow each other."""
-        pieces = Pieces(_FILES, kernels)
-        order = sorted(
-            ((job.request.path, job.request.trajectory, job.request.start + step * job.request.stride, number, step))
-            for number, job in enumerate(jobs)
-            for step in range(job.geometry.n_steps)
-        )
-        units = [_Unit(jobs[number], step, pieces) for *_, number, step in order]
-
-        def read(unit: _Unit) -> None:
-            if pieces.obtain(unit.pieces):  # else it failed in another thread, which tells
-                _gather(unit, kernels)
-                pieces.release(unit.pieces)
-
-        share(units, read, min(self._threads(), len(units)))
-
-
-def _gather(unit: _Unit, kernels: ModuleType) -> None:
-    geometry, out = unit.job.geometry, unit.job.out
-    placed = [[frame.place() for frame in frames] for frames in unit.frames]
-    if geometry.is_float32 and out.dtype == np.float32 and hasattr(kernels, "gather_steps"):
-        places = np.array([[buffer.ctypes.data + at for buffer, at in row] for row in placed], dtype=np.int64).T
-        kernels.gather_steps(
-            out.ctypes.data, np.ascontiguousarray(places), unit.step, len(placed) - 1, geometry.dims, geometry.strides,
-            geometry.offsets, geometry.scales, geometry.n_input, geometry.is_dense, geometry.counts,
-        )  # fmt: skip
-        return
-    reference = importlib.import_module("wellkit.readers.numpy_kernels")
-    for number, field in enumerate(geometry.fields):
-        shape = (*out.shape[1:-1], field.plan.components)
-        strides = tuple(field.dtype.itemsize * step for step in (*field.strides, 1))
-        views = [np.ndarray(shape, field.dtype, row[number][0].data, row[number][1], strides) for row in placed]
-        values = reference.difference(views[1], views[0]) if unit.is_delta else views[0]
-        channels = slice(field.plan.first, field.plan.first + field.plan.components)
-        kind = int(unit.is_delta)
-        target = out[unit.step, ..., channels]
-        reference.normalize_into(values, geometry.offsets[kind, channels], geometry.scales[kind, channels], target)

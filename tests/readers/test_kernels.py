@@ -71,25 +71,32 @@ def test_fletcher32_of_an_example_by_hand() -> None:
     assert numpy_kernels.fletcher32(np.array([1, 2, 3, 4], np.uint8)) == 0x05080406
 
 
+@pytest.mark.parametrize("streams", [False, True])
 @pytest.mark.parametrize("counts", [(1,), (2,), (1, 1, 2), (1, 3, 3), (1, 2, 4, 4), (1,) * 9])
-def test_channel_layouts(counts: tuple[int, ...]) -> None:
-    """Any number of channels, with a rest that fills no vector register: each lands where it belongs."""
+def test_channel_layouts(counts: tuple[int, ...], streams: bool) -> None:
+    """Any number of channels, with a rest that fills no block or vector register: each lands where it belongs."""
     rng = np.random.default_rng(2)
-    steps, points, total = 3, 75, sum(counts)
+    steps, points, total = 3, 2 * kernels.BLOCK + 75, sum(counts)
     sources = [rng.standard_normal((steps, points, count)).astype(np.float32) for count in counts]
     constants = rng.uniform(0.5, 2, (2, 2, total)).astype(np.float32)
     frames = np.array([[source[step].ctypes.data for step in range(steps)] for source in sources])
     dims = np.array([1, 1, points])
     strides = np.array([[0, 0, count, count] for count in counts])
-    out = np.full((steps + 1, points, total), 9, np.float32)
-    n_input = 2
+    size = steps * points * total
+    memory = np.full(size + points * total + 32, 9, np.float32)
+    first = -memory.ctypes.data % kernels.LINE // 4 + (0 if streams else 1)
+    out = memory[first : first + size].reshape(steps, points, total)
+    n_input, split = 2, 1
+    tail = out.ctypes.data + 4 * points * total
     kernels.gather_steps(
-        out.ctypes.data, frames, 0, 0, dims, strides, *constants, n_input, True, tuple((0,) * n for n in counts)
-    )
+        out.ctypes.data, tail, split, frames, 0, 0, dims, strides, *constants, n_input, True, streams,
+        tuple((0,) * n for n in counts),
+    )  # fmt: skip
     values = np.concatenate(sources, axis=-1)
     assert same_bits(out[:2], (values[:2] - constants[0, 0]) / constants[1, 0])
     assert same_bits(out[2:3], (values[2:] - values[1:2] - constants[0, 1]) / constants[1, 1])
-    assert np.all(out[3] == 9)
+    assert np.all(memory[:first] == 9)
+    assert np.all(memory[first + size :] == 9)
 
 
 def test_divisions_are_not_replaced(tmp_path: Path) -> None:

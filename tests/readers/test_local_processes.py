@@ -160,12 +160,6 @@ def test_the_file_system_is_told() -> None:
         os.close(descriptor)
 
 
-def _reading_until(all_here: threading.Barrier, done: threading.Event) -> None:
-    with plain.reading():
-        all_here.wait(10)
-        done.wait(10)
-
-
 def test_network_file_systems_many_threads_and_small_windows_are_not_mapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,38 +174,32 @@ def test_network_file_systems_many_threads_and_small_windows_are_not_mapped(
         return call
 
     kernels = local._kernels(None)
-    for name in ("read_mapped", "read_tiled"):
+    for name in ("read_mapped", "read_tiles"):
         monkeypatch.setattr(kernels, name, noted(name, getattr(kernels, name)))
     out = np.empty((1, 2, 256, 256, 1), np.float32)
     for source, is_local, wanted in (
         ("auto", True, "read_mapped"),
-        ("auto", False, "read_tiled"),
+        ("auto", False, "read_tiles"),
         ("mmap", False, "read_mapped"),
-        ("pread", True, "read_tiled"),
+        ("pread", True, "read_tiles"),
     ):
         used.clear()
         with local._FILES.use(shard.path) as file:
             monkeypatch.setattr(file, "is_local", is_local)
-        LocalReader(source=source).read_windows([shard.request()], out)  # type: ignore[arg-type]
-        assert used == [wanted]
-    for threads, wanted in ((2, "read_mapped"), (3, "read_tiled")):
-        used.clear()
-        with local._FILES.use(shard.path) as file:
-            monkeypatch.setattr(file, "is_local", True)
-        with ThreadPoolExecutor(threads - 1) as others:
-            all_here, done = threading.Barrier(threads), threading.Event()
-            for _ in range(threads - 1):
-                others.submit(_reading_until, all_here, done)
-            all_here.wait(10)
-            LocalReader().read_windows([shard.request()], out)
-            done.set()
+        LocalReader(source=source, threads=1).read_windows([shard.request()], out)  # type: ignore[arg-type]
         assert used == [wanted]
     used.clear()
+    with local._FILES.use(shard.path) as file:
+        monkeypatch.setattr(file, "is_local", True)
+    monkeypatch.setattr(plain, "_READING", {-1})  # another thread is reading
+    LocalReader(threads=1).read_windows([shard.request()], out)
+    assert used == ["read_tiles"]
+    used.clear()
     small = shard.request(n_steps=1, crop=(slice(0, 128), slice(None)))
-    LocalReader().read_windows([small], np.empty((1, 1, 128, 256, 1), np.float32))
+    LocalReader(threads=1).read_windows([small], np.empty((1, 1, 128, 256, 1), np.float32))
     sparse = shard.request(crop=(slice(None), slice(0, 100)))
-    LocalReader(source="mmap").read_windows([sparse], np.empty((1, 2, 256, 100, 1), np.float32))
-    assert used == ["read_tiled", "read_tiled"]
+    LocalReader(source="mmap", threads=1).read_windows([sparse], np.empty((1, 2, 256, 100, 1), np.float32))
+    assert used == ["read_tiles", "read_tiles"]
 
 
 def test_an_error_in_any_thread_reaches_the_caller_when_all_have_stopped() -> None:
@@ -239,31 +227,34 @@ def test_every_item_is_worked_on_once() -> None:
 
 @pytest.mark.parametrize("delta", [False, True])
 @pytest.mark.parametrize("source", ["auto", "mmap", "pread"])
-def test_large_windows_are_shared_among_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delta: bool, source: plain.Source
+@pytest.mark.parametrize("split", [0, 2, 5])
+def test_windows_are_shared_among_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delta: bool, source: plain.Source, split: int
 ) -> None:
-    """Parts of a window, or windows of a batch; windows with differences are not split."""
+    """Tiles of a window, or windows of a batch, in one array or in two; helpers take part."""
     stored = [Stored(), Stored(order=1)]
     shard = write_shard(tmp_path / "a.h5", stored, space=(256, 256), steps=10, trajectories=1, delta=delta)
     requests = [shard.request(0, start, n_steps=5, stride=stride) for start, stride in ((0, 1), (1, 2), (4, 1))]
-    expected = np.stack([expected_window(shard, request) for request in requests])
-    seen: list[int] = []
-    real = plain.read_part
+    monkeypatch.setattr(plain, "_TILE", 1 << 16)
+    monkeypatch.setattr(plain, "_TILES", plain._Tile())
+    readers: set[int] = set()
+    kernels = local._kernels(None)
+    for name in ("read_mapped", "read_tiles"):
+        real = getattr(kernels, name)
 
-    def read_part(part: Any, *rest: Any, **options: Any) -> bool:
-        seen.append(part.places.shape[1])
-        return real(part, *rest, **options)
+        def noted(*arguments: Any, real: Callable[..., Any] = real) -> Any:
+            readers.add(threading.get_ident())
+            return real(*arguments)
 
-    monkeypatch.setattr(local, "read_part", read_part)
-    monkeypatch.setattr(local, "SHARE", 1 << 20)
-    monkeypatch.setattr(plain, "SHARE", 1 << 20)
+        monkeypatch.setattr(kernels, name, noted)
     reader = LocalReader(source=source, threads=2)
     for count in (1, 3):
-        seen.clear()
         # The last two steps are differences where there are any.
         windows = [replace(request, n_input=3) for request in requests[:count]] if delta else requests[:count]
-        wanted = np.stack([expected_window(shard, window) for window in windows]) if delta else expected[:count]
-        out = np.empty((count, 5, 256, 256, 3), np.float32)
-        reader.read_windows(windows, out)
-        assert same_bits(out, wanted)
-        assert sorted(seen) == ([5] * count if delta else [2] * count + [3] * count)
+        wanted = np.stack([expected_window(shard, window) for window in windows])
+        for _ in range(5):
+            out = np.empty((count, split, 256, 256, 3), np.float32)
+            tail = np.empty((count, 5 - split, 256, 256, 3), np.float32)
+            reader.read_windows(windows, out, tail)
+            assert same_bits(np.concatenate([out, tail], axis=1), wanted)
+    assert len(readers) > 1 or source == "mmap"

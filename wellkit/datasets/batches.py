@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -58,6 +57,15 @@ def _take_batch(batch: Sequence[Sample], **options: Any) -> Mapping[str, Array]:
     return collated
 
 
+_LINE = 64  # bytes of a cache line: memory that begins with one can be written past the caches
+
+
+def _aligned(whole: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """An array in the bytes of `whole`, from the first cache line on. Refers to `whole` itself, as views do."""
+    first = -whole.ctypes.data % _LINE
+    return whole[first : len(whole) - _LINE + first].view(dtype).reshape(shape)
+
+
 class BufferPool:
     """Memory of batches, used again once nobody holds an array of it.
 
@@ -98,11 +106,11 @@ class BufferPool:
             for number in range(len(alike)):
                 # two references: the list's, and the argument of getrefcount
                 if sys.getrefcount(alike[number]) <= 2:
-                    return alike[number].view(dtype).reshape(shape)
-            buffer = np.empty(nbytes, dtype=np.uint8)
+                    return _aligned(alike[number], shape, dtype)
+            buffer = np.empty(nbytes + _LINE, dtype=np.uint8)
             if len(alike) < self._limit:
                 alike.append(buffer)
-        return buffer.view(dtype).reshape(shape)
+        return _aligned(buffer, shape, dtype)
 
     def _forget_free(self) -> None:
         """Keep few sizes: drop all that is not in use once there are many."""
@@ -140,14 +148,12 @@ def read_batch(
     *,
     framework: Framework,
     pool: BufferPool,
-    delta: bool,
     others: Callable[[ShardAssembler, WindowSpec], Mapping[str, np.ndarray]],
 ) -> BatchSamples | None:
     """Windows of equal length as one batch, fields straight from the files into the stacked arrays.
 
     Args:
         windows: where each sample lies.
-        delta: outputs are differences to the frame before.
         others: the rest of one sample, by key.
 
     Returns:
@@ -165,27 +171,12 @@ def read_batch(
     ((n_steps, n_input, shape, dtype),) = kinds
     size = len(requests)
     batch: dict[str, Array] = {}
-    if shape[-1] and delta:
-        frames = np.empty((size, n_steps, *shape), dtype)
-        local_reader().read_windows(requests, frames)
-        for key, part in (("input_fields", frames[:, :n_input]), ("output_fields", frames[:, n_input:])):
-            if part.size:
-                memory, batch[key] = new_array(part.shape, dtype, framework, pool)
-                np.copyto(memory, part)
-    elif shape[-1]:
-        # Inputs and outputs are read apart: each is to be contiguous, as stacking samples would have made it.
-        parts = (
-            ("input_fields", [replace(r, n_steps=n_input) for r in requests], n_input),
-            (
-                "output_fields",
-                [replace(r, start=r.start + n_input * r.stride, n_steps=n_steps - n_input) for r in requests],
-                n_steps - n_input,
-            ),
-        )
-        for key, of_part, steps in parts:
-            if steps:
-                memory, batch[key] = new_array((size, steps, *shape), dtype, framework, pool)
-                local_reader().read_windows(of_part, memory)
+    if shape[-1]:
+        # Inputs and outputs lie apart: each is to be contiguous, as stacking samples would have made it.
+        inputs, batch["input_fields"] = new_array((size, n_input, *shape), dtype, framework, pool)
+        outputs, batch["output_fields"] = new_array((size, n_steps - n_input, *shape), dtype, framework, pool)
+        local_reader().read_windows(requests, inputs, outputs)
+        batch = {key: values for key, values in batch.items() if 0 not in values.shape}
     rest = [others(shard, window) for shard, window in windows]
     for key in rest[0]:
         pieces = [piece[key] for piece in rest]

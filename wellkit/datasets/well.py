@@ -300,7 +300,6 @@ class WellDataset(Described):
             [(self._assembler(metadata.file_idx), window) for window, metadata in places],
             framework=self.framework,
             pool=self._buffers,
-            delta=self._delta,
             others=self._read_rest,
         )
 

@@ -16,10 +16,20 @@ from wellkit.readers.workers import share
 
 
 class ChunkedWindow:
-    """One window that is put together from pieces."""
+    """One window that is put together from pieces.
 
-    def __init__(self, request: WindowRequest, geometry: WindowGeometry, out: np.ndarray) -> None:
-        self.request, self.geometry, self.out = request, geometry, out
+    Args:
+        head, tail: axes (step, space..., channel), C-contiguous: the first steps go to `head`, the others to `tail`.
+    """
+
+    def __init__(self, request: WindowRequest, geometry: WindowGeometry, head: np.ndarray, tail: np.ndarray) -> None:
+        self.request, self.geometry, self.head, self.tail = request, geometry, head, tail
+
+    def step(self, number: int) -> np.ndarray:
+        """Where one step goes: (space..., channel)."""
+        split = len(self.head)
+        target: np.ndarray = self.head[number] if number < split else self.tail[number - split]
+        return target
 
 
 class _Frame:
@@ -98,22 +108,24 @@ def read_chunked(jobs: Sequence[ChunkedWindow], files: Descriptors, kernels: Mod
 
 
 def _gather(unit: _Unit, kernels: ModuleType) -> None:
-    geometry, out = unit.job.geometry, unit.job.out
+    geometry, out = unit.job.geometry, unit.job.step(unit.step)
     placed = [[frame.place() for frame in frames] for frames in unit.frames]
     if geometry.is_float32 and out.dtype == np.float32 and hasattr(kernels, "gather_steps"):
         places = np.array([[buffer.ctypes.data + at for buffer, at in row] for row in placed], dtype=np.int64).T
+        at = out.ctypes.data
         kernels.gather_steps(
-            out.ctypes.data, np.ascontiguousarray(places), unit.step, len(placed) - 1, geometry.dims, geometry.strides,
-            geometry.offsets, geometry.scales, geometry.n_input, geometry.is_dense, geometry.counts,
+            at, at, unit.step, np.ascontiguousarray(places), unit.step, len(placed) - 1, geometry.dims,
+            geometry.strides, geometry.offsets, geometry.scales, geometry.n_input, geometry.is_dense, False,
+            geometry.counts,
         )  # fmt: skip
         return
     reference = importlib.import_module("wellkit.readers.numpy_kernels")
     for number, field in enumerate(geometry.fields):
-        shape = (*out.shape[1:-1], field.plan.components)
+        shape = (*out.shape[:-1], field.plan.components)
         strides = tuple(field.dtype.itemsize * step for step in (*field.strides, 1))
         views = [np.ndarray(shape, field.dtype, row[number][0].data, row[number][1], strides) for row in placed]
         values = reference.difference(views[1], views[0]) if unit.is_delta else views[0]
         channels = slice(field.plan.first, field.plan.first + field.plan.components)
         kind = int(unit.is_delta)
-        target = out[unit.step, ..., channels]
+        target = out[..., channels]
         reference.normalize_into(values, geometry.offsets[kind, channels], geometry.scales[kind, channels], target)

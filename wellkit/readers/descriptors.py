@@ -126,9 +126,8 @@ class Descriptors:
     def __len__(self) -> int:
         return len(self._open)
 
-    @contextmanager
-    def use(self, path: str) -> Iterator[OpenFile]:
-        """The open file at `path`, which stays open while the block runs.
+    def hold(self, path: str) -> OpenFile:
+        """The open file at `path`, which stays open until `let_go`.
 
         Raises:
             DataNotFoundError: there is no such file.
@@ -143,13 +142,25 @@ class Descriptors:
             file.users += 1
             if len(self._open) > self._limit:
                 self._trim()
+            return file
+
+    def let_go(self, path: str, file: OpenFile) -> None:
+        """Undo one `hold`."""
+        with self._lock:
+            file.users -= 1
+            if file.users == 0 and self._open.get(path) is not file:
+                os.close(file.descriptor)
+            elif len(self._open) > self._limit:
+                self._trim()
+
+    @contextmanager
+    def use(self, path: str) -> Iterator[OpenFile]:
+        """As `hold`, while the block runs."""
+        file = self.hold(path)
         try:
             yield file
         finally:
-            with self._lock:
-                file.users -= 1
-                if file.users == 0 and self._open.get(path) is not file:
-                    os.close(file.descriptor)
+            self.let_go(path, file)
 
     def _trim(self) -> None:
         idle = [path for path, file in self._open.items() if file.users == 0]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wellkit.errors import ArgumentError
-from wellkit.index.model import MISSING
+from wellkit.index.model import MISSING, ArrayIndex
 from wellkit.readers.plan import FieldPlan
 
 Slices = tuple[slice, ...]
@@ -196,6 +196,9 @@ class WindowGeometry:
         has_delta: whether steps behind the input are differences.
         is_sparse: whether less than half of the bytes between a frame's first and last needed element are needed.
         step_bytes: bytes of a step of the output, as float32.
+        spans: int64, axis (field): bytes of a frame from its first needed element to the end of its last one.
+        end: where the last of the arrays that lie in the file as they are ends in it.
+        kernel_key: equal for geometries that a kernel need not tell apart.
         run_bytes: bytes of a field that lie side by side, as a mean: a frame's, or the whole window's.
         is_flat: whether frames lie side by side too, so that several can be read as one.
     """
@@ -231,7 +234,8 @@ class WindowGeometry:
         self._in_file = all(f.kind == "contiguous" or (f.kind == "chunk" and not f.array.codecs) for f in self.fields)
         leads = [field.n_leads for field in self.fields] or [(0, 0)]
         self._n_leads = min(trajectories for trajectories, _ in leads), min(frames for _, frames in leads)
-        spans = sum(f.span for f in self.fields)
+        self.spans = np.array([f.span for f in self.fields], dtype=np.int64)
+        spans = int(self.spans.sum())
         self.step_bytes: int = 4 * prod(space) * n_channels
         self.is_sparse = 2 * self.step_bytes < spans
         self.run_bytes = spans // max(1, len(self.fields))
@@ -246,6 +250,9 @@ class WindowGeometry:
             if lies_flat and not self.has_delta and np.array_equal(stride * self._per_frame, pitches):
                 self.is_flat = True
                 self.run_bytes *= n_steps
+        self.end = max((_end(f.array) for f in self.fields), default=0) if self._in_file else 0
+        parts = (self.dims, self.strides, self.offsets, self.scales, self.spans)
+        self.kernel_key = (*(part.tobytes() for part in parts), self.counts, n_steps, self.n_input, self.is_flat)
 
     def check(self, trajectory: int, start: int) -> None:
         """Raise ArgumentError unless every field has the window."""
@@ -266,6 +273,13 @@ class WindowGeometry:
         frames = range(start, start + self.n_steps * self.stride, self.stride)
         places = np.array([[f.in_file(trajectory, frame) for frame in frames] for f in self.fields], dtype=np.int64)
         return None if np.any(places == MISSING) else places
+
+
+def _end(array: ArrayIndex) -> int:
+    """The byte of the file behind the last one of an array."""
+    if array.layout == "contiguous":
+        return array.offset + array.nbytes
+    return int((array.offsets + array.sizes).max(initial=0))
 
 
 def _constants(fields: tuple[FieldPlan, ...], which: int) -> np.ndarray:

@@ -5,7 +5,8 @@ frames, strides and sizes fit the arrays and the output. Importing this module i
 `wellkit.readers.numpy_kernels` gives the same values without it.
 
 Common arguments:
-    out: address of a float32 block, axes (step, n0, n1, n2, channel), all of it written.
+    head, tail, split: addresses of two float32 blocks, axes (step, n0, n1, n2, channel), all of which is written: the
+        steps before step `split`, and those from it on.
     frames: int64, axes (field, step): where a frame's first needed element lies, an address or a file offset.
     dims: int64, (n0, n1, n2): the points of a frame; axes that lie densely in every field are merged.
     strides: int64, axes (field, 4): elements from one point to the next along each of them, 0 to repeat; and
@@ -13,6 +14,7 @@ Common arguments:
     offsets, scales: float32, axes (2, channel): of states, and of differences.
     n_input: steps from this one on are differences to the step before.
     is_dense: whether the points along n2 lie side by side in every field.
+    streams: whether to write past the processor's caches: for more than they hold, that saves reading the lines first.
     counts: for each field a tuple of as many zeros as it has components: its *type* tells the compiler the channel
         layout, so that the inner loop becomes vector code.
 """
@@ -27,12 +29,13 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
 from wellkit.compiled import Function, compile_kernel, compiled_folder
 
-DONE, BEYOND_END, NOT_MAPPED, NOT_READ = 0, 1, 2, 3  # what the window functions return
+DONE, NOT_MAPPED, NOT_READ = 0, 1, 2  # what the window functions return
 
 PAGE = 4096
 # Maps begin and end at multiples of this, so that a page cache of huge pages is mapped by huge pages; only the
@@ -71,6 +74,48 @@ def _float_pointer(typing_context: Any, address: Any) -> Any:
 
 
 _pointer: Any = intrinsic(_float_pointer)
+LINE = 64  # bytes of a cache line
+
+
+def _store_line(typing_context: Any, target: Any, source: Any) -> Any:
+    """Copy one cache line past the caches; both addresses are multiples of its size."""
+    signature = _types.void(_types.uintp, _types.uintp)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        line = ir.VectorType(ir.FloatType(), LINE // 4).as_pointer()
+        values = builder.load(builder.inttoptr(arguments[1], line), align=LINE)
+        store = builder.store(values, builder.inttoptr(arguments[0], line), align=LINE)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _drain_stores(typing_context: Any) -> Any:
+    """Let all that was written past the caches be seen by other threads."""
+    signature = _types.void()
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _next_of(typing_context: Any, address: Any) -> Any:
+    """The int64 at `address`, which grows by one: each caller, in whichever thread, gets a number of its own."""
+    signature = _types.int64(_types.uintp)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "seq_cst")
+
+    return signature, generate
+
+
+_stream: Any = intrinsic(_store_line)
+_drain: Any = intrinsic(_drain_stores)
+_take_number: Any = intrinsic(_next_of)
 
 
 def frame_source(counts: tuple[int, ...]) -> str:
@@ -83,9 +128,12 @@ def frame_source(counts: tuple[int, ...]) -> str:
     total = sum(counts)
     places = [(field, part) for field, count in enumerate(counts) for part in range(count)]
     firsts = [sum(counts[:field]) for field in range(len(counts))]
-    lines = ["def frame(out, at, before, is_delta, is_dense, dims, strides, offset, scale, counts):"]
+    lines = ["def frame(out, at, before, is_delta, is_dense, streams, dims, strides, offset, scale, counts):"]
     lines += [f"    o{c} = offset[{c}]; d{c} = scale[{c}]" for c in range(total)]
-    lines.append(f"    work = empty((3, {BLOCK * total}), float32)")  # values, and each one's offset and scale
+    # Values of a block of points, each one's offset and scale, and the block interleaved (room to begin with a line).
+    lines.append(f"    work = empty((4, {BLOCK * total + LINE}), float32)")
+    lines.append(f"    row4 = work[3].ctypes.data; block = pointer(uintp(row4 + (-row4) % {LINE}))")
+    lines.append(f"    lines = row4 + (-row4) % {LINE}")
     for f, (count, first) in enumerate(zip(counts, firsts, strict=True)):
         lines += [f"    {name}{f} = work[{row}, {BLOCK * first}:]" for row, name in enumerate("tuw")]
         lines.append(f"    if is_dense and (is_delta or {total > UNROLLED}):")
@@ -94,39 +142,50 @@ def frame_source(counts: tuple[int, ...]) -> str:
             lines.append(f"        w{f}[{part}:{BLOCK * count}:{count}] = d{first + part}")
     lines += ["    for i in range(dims[0]):", "        for j in range(dims[1]):"]
     lines.append(f"            row = out + 4 * (i * dims[1] + j) * dims[2] * {total}")
+    lines.append(f"            past = streams and row % {LINE} == 0")
     for f in range(len(counts)):
         lines.append(f"            r{f} = 4 * (i * strides[{f}, 0] + j * strides[{f}, 1])")
-    if total <= UNROLLED:
-        lines += ["            if is_dense and not is_delta:", "                q = pointer(uintp(row))"]
-        lines += [f"                s{f} = pointer(uintp(at[{f}] + r{f}))" for f in range(len(counts))]
-        lines.append("                for n in range(dims[2]):")
-        for c, (f, part) in enumerate(places):
-            lines.append(f"                    q[n * {total} + {c}] = (s{f}[n * {counts[f]} + {part}] - o{c}) / d{c}")
-        lines.append("                continue")
     lines += [f"            for p in range(0, dims[2], {BLOCK}):", f"                size = min({BLOCK}, dims[2] - p)"]
+    lines.append(f"                past = past and size == {BLOCK}")
+    lines.append(f"                place = row + p * {4 * total}")
+    lines.append("                q = block if past else pointer(uintp(place))")
+    if total <= UNROLLED:
+        lines.append("                if is_dense and not is_delta:")
+        for f, count in enumerate(counts):
+            lines.append(f"                    s{f} = pointer(uintp(at[{f}] + r{f} + 4 * p * {count}))")
+        lines.append("                    for n in range(size):")
+        for c, (f, part) in enumerate(places):
+            lines.append(
+                f"                        q[n * {total} + {c}] = (s{f}[n * {counts[f]} + {part}] - o{c}) / d{c}"
+            )
+        lines.append("                else:")
+    else:
+        lines.append("                if True:")
     for f, (count, first) in enumerate(zip(counts, firsts, strict=True)):
-        lines.append(f"                e = strides[{f}, 2]")
-        lines.append(f"                s = pointer(uintp(at[{f}] + r{f} + 4 * p * e))")
-        lines.append(f"                b = pointer(uintp(before[{f}] + r{f} + 4 * p * e))")
+        lines.append(f"                    e = strides[{f}, 2]")
+        lines.append(f"                    s = pointer(uintp(at[{f}] + r{f} + 4 * p * e))")
+        lines.append(f"                    b = pointer(uintp(before[{f}] + r{f} + 4 * p * e))")
         for case, dense, value in (
             ("if is_dense and not is_delta", True, "s[{0}]"),
             ("elif is_dense", True, "(s[{0}] - b[{0}])"),
             ("elif not is_delta", False, "s[{0}]"),
             ("else", False, "(s[{0}] - b[{0}])"),
         ):
-            lines.append(f"                {case}:")
+            lines.append(f"                    {case}:")
             if dense:
-                lines.append(f"                    for n in range(size * {count}):")
-                lines.append(f"                        t{f}[n] = ({value.format('n')} - u{f}[n]) / w{f}[n]")
+                lines.append(f"                        for n in range(size * {count}):")
+                lines.append(f"                            t{f}[n] = ({value.format('n')} - u{f}[n]) / w{f}[n]")
                 continue
-            lines.append("                    for n in range(size):")
+            lines.append("                        for n in range(size):")
             for part in range(count):
                 x, c = value.format(f"n * e + {part}"), first + part
-                lines.append(f"                        t{f}[n * {count} + {part}] = ({x} - o{c}) / d{c}")
-    lines.append(f"                q = pointer(uintp(row + p * {4 * total}))")
-    lines.append("                for n in range(size):")
+                lines.append(f"                            t{f}[n * {count} + {part}] = ({x} - o{c}) / d{c}")
+    lines.append("                    for n in range(size):")
     for c, (f, part) in enumerate(places):
-        lines.append(f"                    q[n * {total} + {c}] = t{f}[n * {counts[f]} + {part}]")
+        lines.append(f"                        q[n * {total} + {c}] = t{f}[n * {counts[f]} + {part}]")
+    lines.append("                if past:")
+    lines.append(f"                    for n in range(0, {4 * BLOCK * total}, {LINE}):")
+    lines.append("                        stream(uintp(place + n), uintp(lines + n))")
     return "\n".join(lines)
 
 
@@ -135,8 +194,14 @@ def _frame(*arguments: Any) -> None:
     raise NotImplementedError("there is only the compiled form")
 
 
-def _compile_frame(out, at, before, is_delta, is_dense, dims, strides, offset, scale, counts):
-    names: dict[str, Any] = {"pointer": _pointer, "uintp": np.uintp, "empty": np.empty, "float32": np.float32}
+def _compile_frame(out, at, before, is_delta, is_dense, streams, dims, strides, offset, scale, counts):
+    names: dict[str, Any] = {
+        "pointer": _pointer,
+        "stream": _stream,
+        "uintp": np.uintp,
+        "empty": np.empty,
+        "float32": np.float32,
+    }
     exec(frame_source(tuple(len(part) for part in counts)), names)
     return names["frame"]
 
@@ -145,9 +210,17 @@ overload(_frame)(_compile_frame)
 
 
 @_part
-def _steps(out, frames, first, lead, n_points, dims, strides, offsets, scales, n_input, is_dense, counts):
+def _address(head, tail, split, step, size):
+    """Where a step of `size` bytes is delivered."""
+    return head + step * size if step < split else tail + (step - split) * size
+
+
+@_part
+def _steps(
+    head, tail, split, frames, first, lead, dims, strides, offsets, scales, n_input, is_dense, streams, counts
+):  # fmt: skip
     """Steps first.. of a window; column `lead` of `frames` is step `first`, a column before it the step before."""
-    size = 4 * n_points * offsets.shape[1]
+    size = 4 * dims[0] * dims[1] * dims[2] * offsets.shape[1]
     at = np.empty(frames.shape[0], np.int64)
     before = np.empty(frames.shape[0], np.int64)
     for column in range(lead, frames.shape[1]):
@@ -156,13 +229,18 @@ def _steps(out, frames, first, lead, n_points, dims, strides, offsets, scales, n
         at[:] = frames[:, column]
         before[:] = frames[:, column - 1 if is_delta else column]
         kind = 1 if is_delta else 0
-        _frame(out + step * size, at, before, is_delta, is_dense, dims, strides, offsets[kind], scales[kind], counts)
+        _frame(
+            _address(head, tail, split, step, size), at, before, is_delta, is_dense, streams, dims, strides,
+            offsets[kind], scales[kind], counts,
+        )  # fmt: skip
+    _drain()
 
 
-def _gather_steps(out, frames, first, lead, dims, strides, offsets, scales, n_input, is_dense, counts):
+def _gather_steps(
+    head, tail, split, frames, first, lead, dims, strides, offsets, scales, n_input, is_dense, streams, counts
+):  # fmt: skip
     """Gather frames that lie in memory; see `_steps`."""
-    n_points = dims[0] * dims[1] * dims[2]
-    _steps(out, frames, first, lead, n_points, dims, strides, offsets, scales, n_input, is_dense, counts)
+    _steps(head, tail, split, frames, first, lead, dims, strides, offsets, scales, n_input, is_dense, streams, counts)
 
 
 @_part
@@ -172,15 +250,6 @@ def _spans(dims, strides):
     for axis in range(3):
         spans += 4 * (dims[axis] - 1) * strides[:, axis]
     return spans
-
-
-@_part
-def _ends_beyond(frames, spans, size):
-    for field in range(frames.shape[0]):
-        for step in range(frames.shape[1]):
-            if frames[field, step] < 0 or frames[field, step] + spans[field] > size:
-                return True
-    return False
 
 
 @_part
@@ -215,12 +284,11 @@ def _map_frames(frames, spans, descriptor, populate, places, maps):
     return n_maps, True
 
 
-def _read_mapped(out, frames, dims, strides, offsets, scales, n_input, is_dense, counts, descriptor, size, populate):
-    """A window of frames at file offsets, through maps that live as long as they are used."""
+def _read_mapped(
+    head, tail, split, frames, dims, strides, offsets, scales, n_input, is_dense, streams, counts, descriptor, populate
+):  # fmt: skip
+    """A window of frames at file offsets, all within the file, through maps that live as long as they are used."""
     spans = _spans(dims, strides)
-    if _ends_beyond(frames, spans, size):
-        return BEYOND_END
-    n_points = dims[0] * dims[1] * dims[2]
     n_steps = frames.shape[1]
     block = max(1, MAP_BLOCK // max(1, spans.sum()))
     maps = np.empty((frames.shape[0] * (min(block, n_steps) + 1), 2), np.int64)
@@ -232,7 +300,10 @@ def _read_mapped(out, frames, dims, strides, offsets, scales, n_input, is_dense,
         places = np.empty(part.shape, np.int64)
         n_maps, complete = _map_frames(part, spans, descriptor, populate, places, maps)
         if complete:
-            _steps(out, places, first, lead, n_points, dims, strides, offsets, scales, n_input, is_dense, counts)
+            _steps(
+                head, tail, split, places, first, lead, dims, strides, offsets, scales, n_input, is_dense, streams,
+                counts,
+            )  # fmt: skip
         for number in range(n_maps):
             _munmap(maps[number, 0], maps[number, 1])
         if not complete:
@@ -276,11 +347,18 @@ def _read_exactly(descriptor, address, count, offset):
 
 
 @_part
+def _evenly(count, size):
+    """`size` made smaller, so that parts of it, of which there are as many, are about equal; multiples of 16."""
+    n_parts = -(-count // size)
+    return min(size, -(-count // (16 * n_parts)) * 16)
+
+
+@_part
 def _tile(
-    out, frames, step, i, j, p, rows, points, dims, strides, offsets, scales, n_input, is_dense, counts,
+    out, frames, step, i, j, p, rows, points, dims, strides, offsets, scales, is_delta, is_dense, streams, counts,
     descriptor, buffer, at, before,
 ):  # fmt: skip
-    """Rows j.. of plane i, points p.. of them, at one step: read into `buffer`, gathered from there."""
+    """Rows j.. of plane i, points p.. of them, at one step: read into `buffer`, gathered from there to frame `out`."""
     before[:] = at
     place = buffer
     for field in range(strides.shape[0]):
@@ -289,48 +367,70 @@ def _tile(
         if not _read_exactly(descriptor, place, count, frames[field, step] + skipped):
             return False
         at[field] = place
-        place += -(-count // 64) * 64
+        place += -(-count // LINE) * LINE
     tile = np.empty(3, np.int64)
     tile[0] = 1
     tile[1] = rows
     tile[2] = points
-    is_delta = step >= n_input
     kind = 1 if is_delta else 0
-    point = ((step * dims[0] + i) * dims[1] + j) * dims[2] + p
+    point = (i * dims[1] + j) * dims[2] + p
     _frame(
-        out + 4 * offsets.shape[1] * point, at, before, is_delta, is_dense, tile, strides, offsets[kind], scales[kind],
-        counts,
+        out + 4 * offsets.shape[1] * point, at, before, is_delta, is_dense, streams, tile, strides, offsets[kind],
+        scales[kind], counts,
     )  # fmt: skip
     return True
 
 
-def _read_tiled(out, frames, dims, strides, offsets, scales, n_input, is_dense, counts, descriptor, size, buffer, room):
-    """A window of frames at file offsets, read in pieces that stay in the processor's cache.
+def _read_tiles(
+    taken, heads, tails, split, frames, descriptors, statuses, dims, strides, offsets, scales, n_input, is_dense,
+    streams, counts, buffer, room,
+):  # fmt: skip
+    """Windows of frames at file offsets, all within the files, in pieces that stay in the processor's cache.
 
-    buffer: address of `room` bytes.
+    Several threads may call this with the same arguments, each with a buffer of its own: they share the tiles.
+
+    Args:
+        taken: address of the number of tiles that somebody has begun, 0 at first.
+        heads, tails: int64, axis (window): addresses.
+        frames: int64, axes (window, field, step): file offsets.
+        descriptors: int32, axis (window).
+        statuses: uint8, axis (window): set to NOT_READ where the storage fails.
+        buffer: address of `room` bytes.
     """
-    if _ends_beyond(frames, _spans(dims, strides), size):
-        return BEYOND_END
-    n_fields, n_steps = frames.shape
+    n_windows, n_fields, n_steps = frames.shape
     has_delta = n_input < n_steps
     half = room // 2 if has_delta else room  # differences need the tile of the step before
-    rows, points = _tile_shape(dims, strides, half - 64 * n_fields)
+    rows, points = _tile_shape(dims, strides, half - LINE * n_fields)
+    if points < dims[2]:
+        points = _evenly(dims[2], points)
+    across = -(-dims[2] // points)
+    down = -(-dims[1] // rows)
+    # States are read frame by frame, as they lie in the file; differences tile by tile.
+    inner = n_steps if has_delta else 1
+    per_frame = dims[0] * down * across
+    per_window = per_frame * (n_steps // inner)
+    size = 4 * dims[0] * dims[1] * dims[2] * offsets.shape[1]
     at = np.zeros(n_fields, np.int64)
     before = np.zeros(n_fields, np.int64)
-    # States are read frame by frame, as they lie in the file; differences tile by tile.
-    for outer in range(1 if has_delta else n_steps):
-        for i in range(dims[0]):
-            for j in range(0, dims[1], rows):
-                for p in range(0, dims[2], points):
-                    for inner in range(n_steps if has_delta else 1):
-                        step = outer + inner
-                        if not _tile(
-                            out, frames, step, i, j, p, min(rows, dims[1] - j), min(points, dims[2] - p), dims, strides,
-                            offsets, scales, n_input, is_dense, counts, descriptor, buffer + (step % 2) * (room - half),
-                            at, before,
-                        ):  # fmt: skip
-                            return NOT_READ
-    return DONE
+    while True:
+        number = _take_number(np.uintp(taken))
+        if number >= n_windows * per_window:
+            break
+        window = number // per_window
+        outer = number % per_window // per_frame
+        i = number % per_frame // (down * across)
+        j = number % (down * across) // across * rows
+        p = number % across * points
+        for step in range(outer, outer + inner):
+            if statuses[window] != DONE:
+                break
+            if not _tile(
+                _address(heads[window], tails[window], split, step, size), frames[window], step, i, j, p,
+                min(rows, dims[1] - j), min(points, dims[2] - p), dims, strides, offsets, scales, step >= n_input,
+                is_dense, streams, counts, descriptors[window], buffer + (step % 2) * (room - half), at, before,
+            ):  # fmt: skip
+                statuses[window] = NOT_READ
+    _drain()
 
 
 def _unshuffle(source, out, size):
@@ -377,6 +477,6 @@ def _fletcher32(data):
 
 gather_steps = _kernel(_gather_steps)
 read_mapped = _kernel(_read_mapped)
-read_tiled = _kernel(_read_tiled)
+read_tiles = _kernel(_read_tiles)
 unshuffle = _kernel(_unshuffle)
 fletcher32 = _kernel(_fletcher32)

@@ -19,9 +19,9 @@ from wellkit.errors import ArgumentError
 from wellkit.readers.chunked import ChunkedWindow, read_chunked
 from wellkit.readers.descriptors import Descriptors
 from wellkit.readers.geometry import WindowGeometry
-from wellkit.readers.plain import SHARE, PlainPart, Source, plain_part, read_part, reading
+from wellkit.readers.plain import PlainWindow, Source, read_plain
 from wellkit.readers.plan import FieldPlan, WindowRequest
-from wellkit.readers.workers import share, usable_cores
+from wellkit.readers.workers import usable_cores
 
 _FILES = Descriptors()
 _KEPT_GEOMETRIES = 4096
@@ -70,47 +70,58 @@ class LocalReader:
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_geometries": {}}
 
-    def read_windows(self, requests: Sequence[WindowRequest], out: np.ndarray) -> None:
+    def read_windows(self, requests: Sequence[WindowRequest], out: np.ndarray, tail: np.ndarray | None = None) -> None:
         """Fill `out` with the windows: (x - offset) / scale of every field, as channels.
 
         Args:
             requests: one a window, all of as many steps and of the same size in space.
             out: axes (window, step, space..., channel); each window C-contiguous. float32 is fastest; another float
                 type takes NumPy's arithmetic.
+            tail: where the steps go that `out` has no room for: the same axes and type.
 
         Raises:
             DataNotFoundError: a shard is gone.
-            ShardError: a shard ends before an array does, or a chunk is damaged; names the file. `out` then holds
-                anything.
-            ArgumentError: requests, arrays and `out` do not fit together, or an array is one that only libhdf5 reads.
+            ShardError: a shard ends before an array does, or a chunk is damaged; names the file. The output then
+                holds anything.
+            ArgumentError: requests, arrays and output do not fit together, or an array is one that only libhdf5 reads.
         """
+        rest = out[:, :0] if tail is None else tail
         if out.ndim < 3 or out.shape[0] != len(requests):
             raise ArgumentError(f"{len(requests)} windows do not fit into an array of shape {out.shape}")
-        if out.dtype.kind != "f" or not out.flags.writeable:
+        if out.dtype.kind != "f" or not (out.flags.writeable and rest.flags.writeable):
             raise ArgumentError(f"windows need a writeable array of floats, not of {out.dtype}")
-        if out.size == 0:
+        if rest.shape[:1] != out.shape[:1] or rest.shape[2:] != out.shape[2:] or rest.dtype != out.dtype:
+            raise ArgumentError(f"a tail of {rest.shape} {rest.dtype} does not go with {out.shape}, {out.dtype}")
+        if out.size + rest.size == 0:
             return
-        if not out[0].flags.c_contiguous:
+        if not (out[0].flags.c_contiguous and rest[0].flags.c_contiguous):
             raise ArgumentError("each window of the output has to be C-contiguous")
+        n_steps, space, split = out.shape[1] + rest.shape[1], out.shape[2:-1], out.shape[1]
         kernels = _kernels(self._compiled)
-        plain: list[PlainPart] = []
-        left: list[ChunkedWindow] = []
-        for request, window in zip(requests, out, strict=True):
-            geometry = self._geometry(request, window)
+        compiled = hasattr(kernels, "read_tiles") and out.dtype == np.float32
+        heads, tails = _addresses(out), _addresses(rest if rest.size else out)
+        plain: list[PlainWindow] = []
+        left: list[int] = []
+        geometries = []
+        for number, request in enumerate(requests):
+            if request.n_steps != n_steps:
+                raise ArgumentError(f"{request.n_steps} steps do not fit into an output of {n_steps}")
+            geometry = self._geometry(request, space, out.shape[-1])
             geometry.check(request.trajectory, request.start)
-            part = plain_part(request, geometry, window) if hasattr(kernels, "read_mapped") else None
-            if part is not None:
-                plain.append(part)
+            geometries.append(geometry)
+            places = None
+            if compiled and geometry.is_float32:
+                places = geometry.in_file(request.trajectory, request.start)
+            if places is None:
+                left.append(number)
             else:
-                left.append(ChunkedWindow(request, geometry, window))
-        if plain and (failed := self._read_plain(plain, kernels)):
-            # The slow road tells what is wrong, or gets over it.
-            again = {id(part.request) for part in failed}
-            for request, window in zip(requests, out, strict=True):
-                if id(request) in again:
-                    left.append(ChunkedWindow(request, self._geometry(request, window), window))
+                plain.append(PlainWindow(number, request, geometry, places, heads[number], tails[number], split))
+        if plain:
+            # What storage failed for takes the slow road, which tells what is wrong, or gets over it.
+            left += [window.number for window in read_plain(plain, _FILES, kernels, self.source, self._threads())]
         if left:
-            read_chunked(left, _FILES, kernels, self._threads())
+            windows = [ChunkedWindow(requests[n], geometries[n], out[n], rest[n]) for n in left]
+            read_chunked(windows, _FILES, kernels, self._threads())
 
     def read_constant(
         self, path: str, fields: tuple[FieldPlan, ...], trajectory: int, crop: tuple[slice, ...], out: np.ndarray
@@ -126,38 +137,21 @@ class LocalReader:
     def _threads(self) -> int:
         return self.threads or min(usable_cores(), 8)
 
-    def _geometry(self, request: WindowRequest, window: np.ndarray) -> WindowGeometry:
+    def _geometry(self, request: WindowRequest, space: tuple[int, ...], n_channels: int) -> WindowGeometry:
         crop = tuple((cut.start, cut.stop, cut.step) for cut in request.crop)
-        key = (request.fields, window.shape, request.n_steps, request.stride, request.n_input, crop)
+        key = (request.fields, space, n_channels, request.n_steps, request.stride, request.n_input, crop)
         found = self._geometries.get(key)
         if found is None:
-            if window.shape[0] != request.n_steps:
-                raise ArgumentError(f"{request.n_steps} steps do not fit into an array of {window.shape[0]}")
             found = WindowGeometry(
-                request.fields, window.shape[1:-1], window.shape[-1], request.n_steps, request.stride,
-                request.n_input, request.crop,
-            )  # fmt: skip
+                request.fields, space, n_channels, request.n_steps, request.stride, request.n_input, request.crop
+            )
             if len(self._geometries) >= _KEPT_GEOMETRIES:
                 self._geometries.clear()
             self._geometries[key] = found
         return found
 
-    def _read_plain(self, parts: Sequence[PlainPart], kernels: ModuleType) -> list[PlainPart]:
-        """Read windows that lie in the file as they are, on several threads if they are large. Those that failed."""
-        threads = self._threads() if sum(part.n_bytes for part in parts) >= 2 * SHARE else 1
-        if len(parts) % threads:  # else every thread has as many windows
-            parts = [piece for part in parts for piece in part.split(threads)]
-        threads = min(threads, len(parts))
-        failed: list[PlainPart] = []
 
-        def read(part: PlainPart) -> None:
-            if not read_part(part, _FILES, kernels, self.source, threads):
-                failed.append(part)
-
-        with reading():
-            if threads == 1:
-                for part in parts:
-                    read(part)
-            else:
-                share(parts, read, threads)
-        return failed
+def _addresses(out: np.ndarray) -> list[int]:
+    """Where each window of the output begins."""
+    first = out.ctypes.data
+    return [first + out.strides[0] * number for number in range(len(out))]

@@ -6,10 +6,8 @@ import mmap
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from types import ModuleType
 from typing import Literal, NamedTuple
 
@@ -19,14 +17,16 @@ from wellkit.errors import ShardError
 from wellkit.readers.descriptors import Descriptors, OpenFile
 from wellkit.readers.geometry import WindowGeometry
 from wellkit.readers.plan import WindowRequest
+from wellkit.readers.workers import share
 
 Source = Literal["auto", "mmap", "pread"]
 
 _TILE = 1 << 19  # bytes: with what it becomes, a tile fits into a core's second-level cache
 _WORTH_MAPPING = 1 << 18  # bytes side by side, below which copying them costs less than a map
-# Bytes of output for each thread, below which another one is of no use: a kernel starts it on the core that it was
-# called from, and takes milliseconds to move it.
-SHARE = 1 << 23
+_WORTH_STREAMING = 1 << 19  # bytes of output, above which whoever reads them will not find them in a cache anyway
+_SHARE = 1 << 19  # bytes of output for each thread, below which another one is of no use
+_AT_ONCE = 64  # windows, each of which may hold a file of its own open
+_SHORT_RUN = 1 << 17  # bytes of a frame below which neighbouring frames are read as one
 _POPULATE_READ = 22  # MADV_POPULATE_READ, since Linux 5.14
 
 
@@ -39,21 +39,9 @@ class _Tile(threading.local):
 
 
 _TILES = _Tile()
-_MAPPING_THREADS = 2  # a process makes and undoes maps one at a time: more threads would wait for each other
 # Threads of this process that are reading.
 _READING: set[int] = set()
 os.register_at_fork(after_in_child=_READING.clear)
-
-
-@contextmanager
-def reading() -> Iterator[None]:
-    """Be counted among the threads that read."""
-    thread = threading.get_ident()
-    _READING.add(thread)
-    try:
-        yield
-    finally:
-        _READING.discard(thread)
 
 
 @lru_cache(maxsize=1)
@@ -66,77 +54,168 @@ def _can_populate() -> bool:
     return True
 
 
-class PlainPart(NamedTuple):
-    """Some steps of a window: `places` int64, axes (field, step), offsets in the file; `address` of the output."""
+class PlainWindow(NamedTuple):
+    """A window whose bytes lie in the file as they are, and where it goes.
 
+    Attributes:
+        number: the caller's.
+        places: int64, axes (field, step): offsets in the file of the frames' first needed elements.
+        head, tail, split: addresses of the steps before step `split`, and of those from it on.
+    """
+
+    number: int
     request: WindowRequest
     geometry: WindowGeometry
     places: np.ndarray
-    address: int
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the output."""
-        return int(self.places.shape[1]) * self.geometry.step_bytes
-
-    def split(self, count: int) -> list[PlainPart]:
-        """In at most `count` parts of about the same size; whole, where steps need the one before or are small."""
-        n_steps, step = self.places.shape[1], self.geometry.step_bytes
-        count = min(count, n_steps, self.n_bytes // SHARE)
-        if count < 2 or self.geometry.has_delta:
-            return [self]
-        ends = [n_steps * number // count for number in range(count + 1)]
-        return [
-            self._replace(places=self.places[:, first:last], address=self.address + first * step)
-            for first, last in pairwise(ends)
-        ]
+    head: int
+    tail: int
+    split: int
 
 
-def plain_part(request: WindowRequest, geometry: WindowGeometry, window: np.ndarray) -> PlainPart | None:
-    """A window, if its bytes lie in the file as they are and `window`, contiguous, is to hold float32."""
-    if not geometry.is_float32 or window.dtype != np.float32:
-        return None
-    places = geometry.in_file(request.trajectory, request.start)
-    return None if places is None else PlainPart(request, geometry, places, window.ctypes.data)
-
-
-def read_part(part: PlainPart, files: Descriptors, kernels: ModuleType, source: Source, threads: int) -> bool:
-    """Read it; False if the storage failed.
+def read_plain(
+    windows: Sequence[PlainWindow], files: Descriptors, kernels: ModuleType, source: Source, threads: int
+) -> list[PlainWindow]:
+    """Read windows; returns those that the storage failed for.
 
     Args:
         kernels: `wellkit.readers.kernels`.
-        threads: how many share the batch.
+        threads: at most so many share the work, this one among them.
 
     Raises:
-        DataNotFoundError, ShardError: the file is gone, or ends before the window does; names it.
+        DataNotFoundError, ShardError: a file is gone, or ends before a window of it does; names it.
     """
-    request, geometry, places, address = part
-    dims = geometry.dims
-    if geometry.is_flat:
-        dims, places = dims * (1, 1, places.shape[1]), places[:, :1]
-    with files.use(request.path) as file:
-        size = file.size()
-        arguments = (
-            address, places, dims, geometry.strides, geometry.offsets, geometry.scales,
-            geometry.n_input, geometry.is_dense, geometry.counts, file.descriptor, size,
-        )  # fmt: skip
-        status = kernels.NOT_MAPPED
-        if _maps(file, geometry, source, max(threads, len(_READING))):
-            status = kernels.read_mapped(*arguments, _can_populate())
-        if status == kernels.NOT_MAPPED:
-            status = kernels.read_tiled(*arguments, _TILES.address, _TILE)
-        if status == kernels.BEYOND_END:
-            raise ShardError(
-                f"{request.path}: has {size} bytes, but trajectory {request.trajectory}, frames from "
-                f"{request.start} on lie beyond; it is truncated or changed since it was indexed: download it "
-                "again, or index it again"
+    failed: list[PlainWindow] = []
+    for first in range(0, len(windows), _AT_ONCE):
+        _read_some(windows[first : first + _AT_ONCE], files, kernels, source, threads, failed)
+    return failed
+
+
+def _read_some(
+    windows: Sequence[PlainWindow],
+    files: Descriptors,
+    kernels: ModuleType,
+    source: Source,
+    threads: int,
+    failed: list[PlainWindow],
+) -> None:
+    groups = [windows]
+    if any(window.geometry is not windows[0].geometry for window in windows):
+        alike: dict[Hashable, list[PlainWindow]] = {}
+        for window in windows:
+            alike.setdefault(window.geometry.kernel_key, []).append(window)
+        groups = list(alike.values())
+    thread = threading.get_ident()
+    _READING.add(thread)
+    opened: dict[str, OpenFile] = {}
+    try:
+        for window in windows:
+            if window.request.path not in opened:
+                opened[window.request.path] = files.hold(window.request.path)
+        threads = max(1, threads + 1 - len(_READING))
+        for group in groups:
+            _Group(group, [opened[window.request.path] for window in group]).read(kernels, source, threads, failed)
+    finally:
+        for path, file in opened.items():
+            files.let_go(path, file)
+        _READING.discard(thread)
+
+
+class _Group:
+    """Windows that one call of a kernel reads."""
+
+    def __init__(self, windows: Sequence[PlainWindow], files: Sequence[OpenFile]) -> None:
+        self._windows, self._files = windows, files
+        self._geometry = windows[0].geometry
+        places = [window.places for window in windows]
+        self._frames = places[0][np.newaxis] if len(places) == 1 else np.stack(places)
+        for window, file in zip(windows, files, strict=True):
+            size = file.size()
+            if size < window.geometry.end and int((window.places + window.geometry.spans[:, None]).max()) > size:
+                raise ShardError(
+                    f"{window.request.path}: has {size} bytes, but trajectory {window.request.trajectory}, frames from "
+                    f"{window.request.start} on lie beyond; it is truncated or changed since it was indexed: download "
+                    "it again, or index it again"
+                )
+
+    def read(self, kernels: ModuleType, source: Source, threads: int, failed: list[PlainWindow]) -> None:
+        """Read them; what the storage fails for is added to `failed`."""
+        geometry, windows = self._geometry, self._windows
+        n_bytes = len(windows) * geometry.n_steps * geometry.step_bytes
+        threads = max(1, min(threads, n_bytes // _SHARE))
+        streams = n_bytes >= _WORTH_STREAMING
+        if all(_maps(file, geometry, source, threads) for file in self._files):
+            left = self._map(kernels, streams, threads)
+            if not left:
+                return
+            if len(left) < len(windows):
+                keep = set(map(id, left))
+                chosen = [number for number, window in enumerate(windows) if id(window) in keep]
+                self._windows, self._frames = left, self._frames[chosen]
+                self._files = [self._files[number] for number in chosen]
+        statuses = np.zeros(len(self._windows), np.uint8)
+        split = self._windows[0].split
+        heads = np.array([window.head for window in self._windows], dtype=np.int64)
+        tails = np.array([window.tail for window in self._windows], dtype=np.int64)
+        if geometry.is_flat and max(geometry.spans, default=0) < _SHORT_RUN:
+            for addresses, first, last in ((heads, 0, split), (tails, split, geometry.n_steps)):
+                if first < last:
+                    dims = geometry.dims * (1, 1, last - first)
+                    frames = np.ascontiguousarray(self._frames[:, :, first : first + 1])
+                    self._tiles(kernels, threads, streams, statuses, addresses, addresses, 1, frames, dims, 1)
+        else:
+            self._tiles(
+                kernels, threads, streams, statuses, heads, tails, split, self._frames, geometry.dims, geometry.n_input
             )
-    return bool(status == kernels.DONE)
+        failed += [window for window, status in zip(self._windows, statuses, strict=True) if status != kernels.DONE]
+
+    def _map(self, kernels: ModuleType, streams: bool, threads: int) -> list[PlainWindow]:
+        """Read through maps; returns what cannot be mapped."""
+        g = self._geometry
+        left: list[PlainWindow] = []
+
+        def read(number: int) -> None:
+            window = self._windows[number]
+            status = kernels.read_mapped(
+                window.head, window.tail, window.split, window.places, g.dims, g.strides, g.offsets, g.scales,
+                g.n_input, g.is_dense, streams, g.counts, self._files[number].descriptor, _can_populate(),
+            )  # fmt: skip
+            if status != kernels.DONE:
+                left.append(window)
+
+        share(range(len(self._windows)), read, threads)
+        return left
+
+    def _tiles(
+        self,
+        kernels: ModuleType,
+        threads: int,
+        streams: bool,
+        statuses: np.ndarray,
+        heads: np.ndarray,
+        tails: np.ndarray,
+        split: int,
+        frames: np.ndarray,
+        dims: np.ndarray,
+        n_input: int,
+    ) -> None:
+        """Read in tiles, which the threads share."""
+        g = self._geometry
+        descriptors = np.array([file.descriptor for file in self._files], dtype=np.int32)
+        taken = np.zeros(1, np.int64)
+
+        def read(_: int) -> None:
+            kernels.read_tiles(
+                taken.ctypes.data, heads, tails, split, frames, descriptors, statuses, dims, g.strides, g.offsets,
+                g.scales, n_input, g.is_dense, streams, g.counts, _TILES.address, _TILE,
+            )  # fmt: skip
+
+        share(range(threads), read, threads)
 
 
 def _maps(file: OpenFile, geometry: WindowGeometry, source: Source, threads: int) -> bool:
+    """Whether to map a file. A process makes and undoes maps one at a time: threads would wait for each other."""
     if source == "pread" or sys.platform != "linux" or geometry.is_sparse:
         return False
     if source == "mmap":
         return True
-    return threads <= _MAPPING_THREADS and file.is_local and geometry.run_bytes >= _WORTH_MAPPING
+    return max(threads, len(_READING)) == 1 and file.is_local and geometry.run_bytes >= _WORTH_MAPPING

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import lru_cache
 from typing import TypeVar
 
 _LIMIT = 8
 _Item = TypeVar("_Item")
+
+
+@lru_cache(maxsize=1)
+def _current_core() -> Callable[[], int] | None:
+    """What tells the core that the calling thread runs on, where threads can be moved to others."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    try:
+        ask = ctypes.CDLL(None).sched_getcpu
+    except (OSError, AttributeError):
+        return None
+    return ask if ask() >= 0 else None
 
 
 class _Pool:
@@ -22,12 +37,35 @@ class _Pool:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
+        self._cores: dict[int, frozenset[int]] = {}  # by thread, those it may run on
 
-    def submit(self, task: Callable[[], None]) -> Future[None]:
+    def submit(self, task: Callable[[], None], count: int) -> list[Future[None]]:
+        """Run `task` in up to `count` threads, on other cores than the caller's.
+
+        Left to itself, Linux often wakes a thread on the core that it is woken from, where it waits until the caller
+        pauses or milliseconds have passed: as long as all the work takes.
+        """
         with self._lock:
             if self._threads is None:
-                self._threads = ThreadPoolExecutor(_LIMIT, thread_name_prefix="wellkit-read")
-            return self._threads.submit(task)
+                self._threads = ThreadPoolExecutor(
+                    _LIMIT, thread_name_prefix="wellkit-read", initializer=self._note_thread
+                )
+            self._move_away()
+            return [self._threads.submit(task) for _ in range(count)]
+
+    def _note_thread(self) -> None:
+        self._cores[threading.get_native_id()] = frozenset()
+
+    def _move_away(self) -> None:
+        ask = _current_core()
+        if ask is None:
+            return
+        others = frozenset(os.sched_getaffinity(0)) - {ask()}
+        for thread, cores in list(self._cores.items()):
+            if others and cores != others:
+                with suppress(OSError):  # cores may be taken from the process at any time
+                    os.sched_setaffinity(thread, others)
+                self._cores[thread] = others
 
 
 _POOL = _Pool()
@@ -46,6 +84,10 @@ def share(items: Iterable[_Item], task: Callable[[_Item], object], threads: int)
     Raises:
         What `task` raised, here or in a helper; items that nobody had begun are then left out.
     """
+    if threads == 1:
+        for item in items:
+            task(item)
+        return
     left = iter(items)
     lock = threading.Lock()
     stopped = False
@@ -63,7 +105,7 @@ def share(items: Iterable[_Item], task: Callable[[_Item], object], threads: int)
                 stopped = True
                 raise
 
-    helpers = [_POOL.submit(work) for _ in range(min(threads - 1, _LIMIT))]
+    helpers = _POOL.submit(work, min(threads - 1, _LIMIT))
     try:
         work()
     finally:

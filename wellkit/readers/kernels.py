@@ -102,20 +102,20 @@ def _drain_stores(typing_context: Any) -> Any:
     return signature, generate
 
 
-def _next_of(typing_context: Any, address: Any) -> Any:
-    """The int64 at `address`, which grows by one: each caller, in whichever thread, gets a number of its own."""
-    signature = _types.int64(_types.uintp)
+def _grow(typing_context: Any, address: Any, amount: Any) -> Any:
+    """Add to the int64 at `address`, which all threads see, and return what it was before."""
+    signature = _types.int64(_types.uintp, _types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "seq_cst")
+        return builder.atomic_rmw("add", place, arguments[1], "seq_cst")
 
     return signature, generate
 
 
 _stream: Any = intrinsic(_store_line)
 _drain: Any = intrinsic(_drain_stores)
-_take_number: Any = intrinsic(_next_of)
+_add: Any = intrinsic(_grow)
 
 
 def frame_source(counts: tuple[int, ...]) -> str:
@@ -382,15 +382,17 @@ def _tile(
 
 
 def _read_tiles(
-    taken, heads, tails, split, frames, descriptors, statuses, dims, strides, offsets, scales, n_input, is_dense,
-    streams, counts, buffer, room,
+    progress, patience, heads, tails, split, frames, descriptors, statuses, dims, strides, offsets, scales, n_input,
+    is_dense, streams, counts, buffer, room,
 ):  # fmt: skip
     """Windows of frames at file offsets, all within the files, in pieces that stay in the processor's cache.
 
-    Several threads may call this with the same arguments, each with a buffer of its own: they share the tiles.
+    Several threads may call this with the same arguments, each with a buffer of its own: they share the tiles. Returns
+    whether all are there.
 
     Args:
-        taken: address of the number of tiles that somebody has begun, 0 at first.
+        progress: address of two int64, 0 at first: tiles that somebody has begun, and those that are there.
+        patience: how often to look whether all tiles are there before giving up waiting.
         heads, tails: int64, axis (window): addresses.
         frames: int64, axes (window, field, step): file offsets.
         descriptors: int32, axis (window).
@@ -413,7 +415,7 @@ def _read_tiles(
     at = np.zeros(n_fields, np.int64)
     before = np.zeros(n_fields, np.int64)
     while True:
-        number = _take_number(np.uintp(taken))
+        number = _add(np.uintp(progress), 1)
         if number >= n_windows * per_window:
             break
         window = number // per_window
@@ -430,7 +432,13 @@ def _read_tiles(
                 is_dense, streams, counts, descriptors[window], buffer + (step % 2) * (room - half), at, before,
             ):  # fmt: skip
                 statuses[window] = NOT_READ
-    _drain()
+        _drain()
+        _add(np.uintp(progress + 8), 1)
+    # What others have begun takes them no longer than a tile: sleeping and being woken would take longer.
+    looks = 0
+    while looks < patience and _add(np.uintp(progress + 8), 0) < n_windows * per_window:
+        looks += 1
+    return looks < patience
 
 
 def _unshuffle(source, out, size):

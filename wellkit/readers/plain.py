@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Hashable, Sequence
+from concurrent.futures import wait
 from functools import lru_cache
 from types import ModuleType
 from typing import Literal, NamedTuple
@@ -17,7 +18,7 @@ from wellkit.errors import ShardError
 from wellkit.readers.descriptors import Descriptors, OpenFile
 from wellkit.readers.geometry import WindowGeometry
 from wellkit.readers.plan import WindowRequest
-from wellkit.readers.workers import share
+from wellkit.readers.workers import POOL, share
 
 Source = Literal["auto", "mmap", "pread"]
 
@@ -27,6 +28,7 @@ _WORTH_STREAMING = 1 << 19  # bytes of output, above which whoever reads them wi
 _SHARE = 1 << 19  # bytes of output for each thread, below which another one is of no use
 _AT_ONCE = 64  # windows, each of which may hold a file of its own open
 _SHORT_RUN = 1 << 17  # bytes of a frame below which neighbouring frames are read as one
+_PATIENCE = 20_000  # looks, each some 20 ns
 _POPULATE_READ = 22  # MADV_POPULATE_READ, since Linux 5.14
 
 
@@ -201,15 +203,19 @@ class _Group:
         """Read in tiles, which the threads share."""
         g = self._geometry
         descriptors = np.array([file.descriptor for file in self._files], dtype=np.int32)
-        taken = np.zeros(1, np.int64)
+        progress = np.zeros(2, np.int64)
 
-        def read(_: int) -> None:
-            kernels.read_tiles(
-                taken.ctypes.data, heads, tails, split, frames, descriptors, statuses, dims, g.strides, g.offsets,
-                g.scales, n_input, g.is_dense, streams, g.counts, _TILES.address, _TILE,
+        def read(patience: int = 0) -> None:
+            complete = kernels.read_tiles(
+                progress.ctypes.data, patience, heads, tails, split, frames, descriptors, statuses, dims, g.strides,
+                g.offsets, g.scales, n_input, g.is_dense, streams, g.counts, _TILES.address, _TILE,
             )  # fmt: skip
+            if patience and not complete:
+                wait(helpers)
 
-        share(range(threads), read, threads)
+        # Whoever begins when all tiles are taken touches nothing but `progress`, which lives as long as `read`.
+        helpers = POOL.submit(read, threads - 1) if threads > 1 else []
+        read(_PATIENCE)
 
 
 def _maps(file: OpenFile, geometry: WindowGeometry, source: Source, threads: int) -> bool:

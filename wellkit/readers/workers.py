@@ -68,7 +68,7 @@ class _Pool:
                 self._cores[thread] = others
 
 
-_POOL = _Pool()
+POOL = _Pool()
 
 
 def usable_cores() -> int:
@@ -105,7 +105,7 @@ def share(items: Iterable[_Item], task: Callable[[_Item], object], threads: int)
                 stopped = True
                 raise
 
-    helpers = _POOL.submit(work, min(threads - 1, _LIMIT))
+    helpers = POOL.submit(work, min(threads - 1, _LIMIT))
     try:
         work()
     finally:

@@ -198,6 +198,8 @@ class WindowGeometry:
         step_bytes: bytes of a step of the output, as float32.
         spans: int64, axis (field): bytes of a frame from its first needed element to the end of its last one.
         end: where the last of the arrays that lie in the file as they are ends in it.
+        steps: int64, axes (field, step): bytes of the file from a window's first frame to each of its frames; None
+            where that differs from window to window.
         kernel_key: equal for geometries that a kernel need not tell apart.
         run_bytes: bytes of a field that lie side by side, as a mean: a frame's, or the whole window's.
         is_flat: whether frames lie side by side too, so that several can be read as one.
@@ -240,19 +242,20 @@ class WindowGeometry:
         self.is_sparse = 2 * self.step_bytes < spans
         self.run_bytes = spans // max(1, len(self.fields))
         self.is_flat = False
-        self._bases: np.ndarray | None = None
+        self.steps: np.ndarray | None = None
         if all(f.kind == "contiguous" for f in self.fields):
-            self._bases = np.array([f.array.offset + f.first for f in self.fields], dtype=np.int64)
-            self._per_trajectory, self._per_frame = np.array([f.lead_bytes for f in self.fields], dtype=np.int64).T
-            self._steps = self._per_frame[:, None] * (stride * np.arange(n_steps, dtype=np.int64))
+            self._leads = [(f.array.offset + f.first, *f.lead_bytes) for f in self.fields]
+            per_frame = np.array([frame for _, _, frame in self._leads], dtype=np.int64)
+            self.steps = per_frame[:, None] * (stride * np.arange(n_steps, dtype=np.int64))
             lies_flat = self.is_dense and self.dims[0] == self.dims[1] == 1 and spans * n_steps <= _FLAT_LIMIT
             pitches = [f.dtype.itemsize * int(self.dims[2]) * f.plan.components for f in self.fields]
-            if lies_flat and not self.has_delta and np.array_equal(stride * self._per_frame, pitches):
+            if lies_flat and not self.has_delta and np.array_equal(stride * per_frame, pitches):
                 self.is_flat = True
                 self.run_bytes *= n_steps
         self.end = max((_end(f.array) for f in self.fields), default=0) if self._in_file else 0
         parts = (self.dims, self.strides, self.offsets, self.scales, self.spans)
-        self.kernel_key = (*(part.tobytes() for part in parts), self.counts, n_steps, self.n_input, self.is_flat)
+        steps = None if self.steps is None else self.steps.tobytes()
+        self.kernel_key = (*(part.tobytes() for part in parts), self.counts, n_steps, self.n_input, self.is_flat, steps)
 
     def check(self, trajectory: int, start: int) -> None:
         """Raise ArgumentError unless every field has the window."""
@@ -263,11 +266,19 @@ class WindowGeometry:
                 f"there is no trajectory {trajectory} with frames {start} to {last} in all of the arrays {shapes}"
             )
 
+    def firsts(self, trajectory: int, start: int) -> list[int] | None:
+        """Where the window's first frame lies in the file, for each field; `steps` away from there the others.
+
+        None where they do not lie alike: see `in_file`.
+        """
+        if self.steps is None:
+            return None
+        return [base + trajectory * per_row + start * per_frame for base, per_row, per_frame in self._leads]
+
     def in_file(self, trajectory: int, start: int) -> np.ndarray | None:
         """Offsets of the frames' first needed elements in the file, axes (field, step); None if some are elsewhere."""
-        if self._bases is not None:
-            firsts = self._bases + trajectory * self._per_trajectory + start * self._per_frame
-            return np.asarray(self._steps + firsts[:, None])
+        if self.steps is not None:
+            return np.asarray(self.steps + np.array(self.firsts(trajectory, start))[:, None])
         if not self._in_file:
             return None
         frames = range(start, start + self.n_steps * self.stride, self.stride)

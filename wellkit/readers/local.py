@@ -109,13 +109,15 @@ class LocalReader:
             geometry = self._geometry(request, space, out.shape[-1])
             geometry.check(request.trajectory, request.start)
             geometries.append(geometry)
-            places = None
+            firsts, steps = None, geometry.steps
             if compiled and geometry.is_float32:
-                places = geometry.in_file(request.trajectory, request.start)
-            if places is None:
+                firsts = geometry.firsts(request.trajectory, request.start)
+                if firsts is None and (steps := geometry.in_file(request.trajectory, request.start)) is not None:
+                    firsts = [0] * len(steps)
+            if firsts is None or steps is None:
                 left.append(number)
             else:
-                plain.append(PlainWindow(number, request, geometry, places, heads[number], tails[number], split))
+                plain.append(PlainWindow(number, request, geometry, firsts, steps, heads[number], tails[number], split))
         if plain:
             # What storage failed for takes the slow road, which tells what is wrong, or gets over it.
             left += [window.number for window in read_plain(plain, _FILES, kernels, self.source, self._threads())]

@@ -61,14 +61,16 @@ class PlainWindow(NamedTuple):
 
     Attributes:
         number: the caller's.
-        places: int64, axes (field, step): offsets in the file of the frames' first needed elements.
+        firsts: for each field, the offset in the file of the first frame's first needed element.
+        steps: int64, axes (field, step): from there to that of each frame.
         head, tail, split: addresses of the steps before step `split`, and of those from it on.
     """
 
     number: int
     request: WindowRequest
     geometry: WindowGeometry
-    places: np.ndarray
+    firsts: Sequence[int]
+    steps: np.ndarray
     head: int
     tail: int
     split: int
@@ -128,11 +130,14 @@ class _Group:
     def __init__(self, windows: Sequence[PlainWindow], files: Sequence[OpenFile]) -> None:
         self._windows, self._files = windows, files
         self._geometry = windows[0].geometry
-        places = [window.places for window in windows]
-        self._frames = places[0][np.newaxis] if len(places) == 1 else np.stack(places)
-        for window, file in zip(windows, files, strict=True):
+        firsts = np.array([window.firsts for window in windows], dtype=np.int64)[:, :, np.newaxis]
+        if self._geometry.steps is not None:
+            self._frames = firsts + self._geometry.steps
+        else:
+            self._frames = firsts + np.stack([window.steps for window in windows])
+        for number, (window, file) in enumerate(zip(windows, files, strict=True)):
             size = file.size()
-            if size < window.geometry.end and int((window.places + window.geometry.spans[:, None]).max()) > size:
+            if size < window.geometry.end and int((self._frames[number] + window.geometry.spans[:, None]).max()) > size:
                 raise ShardError(
                     f"{window.request.path}: has {size} bytes, but trajectory {window.request.trajectory}, frames from "
                     f"{window.request.start} on lie beyond; it is truncated or changed since it was indexed: download "
@@ -178,7 +183,7 @@ class _Group:
         def read(number: int) -> None:
             window = self._windows[number]
             status = kernels.read_mapped(
-                window.head, window.tail, window.split, window.places, g.dims, g.strides, g.offsets, g.scales,
+                window.head, window.tail, window.split, self._frames[number], g.dims, g.strides, g.offsets, g.scales,
                 g.n_input, g.is_dense, streams, g.counts, self._files[number].descriptor, _can_populate(),
             )  # fmt: skip
             if status != kernels.DONE:

@@ -13,14 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 from tests.readers.local_shards import Shard, Stored, expected_window, same_bits, write_shard
 from wellkit.errors import DataNotFoundError
-from wellkit.readers import local, plain
+from wellkit.readers import descriptors, local, plain
 from wellkit.readers.descriptors import Descriptors, file_system_type
 from wellkit.readers.local import LocalReader
+from wellkit.readers.output import load_kernels
+from wellkit.readers.roofline import drop_from_cache
 from wellkit.readers.workers import share
 
 OUT = (2, 3, 8, 6, 3)
@@ -173,7 +176,7 @@ def test_network_file_systems_many_threads_and_small_windows_are_not_mapped(
 
         return call
 
-    kernels = local._kernels(None)
+    kernels = load_kernels(None)
     for name in ("read_mapped", "read_tiles"):
         monkeypatch.setattr(kernels, name, noted(name, getattr(kernels, name)))
     out = np.empty((1, 2, 256, 256, 1), np.float32)
@@ -238,7 +241,7 @@ def test_windows_are_shared_among_threads(
     monkeypatch.setattr(plain, "_TILE", 1 << 16)
     monkeypatch.setattr(plain, "_TILES", plain._Tile())
     readers: set[int] = set()
-    kernels = local._kernels(None)
+    kernels = load_kernels(None)
     for name in ("read_mapped", "read_tiles"):
         real = getattr(kernels, name)
 
@@ -258,3 +261,40 @@ def test_windows_are_shared_among_threads(
             reader.read_windows(windows, out, tail)
             assert same_bits(np.concatenate([out, tail], axis=1), wanted)
     assert len(readers) > 1 or source == "mmap"
+
+
+def test_what_is_not_in_memory_is_asked_for_exactly_and_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neighbouring frames as one range, frames apart as several; nothing where the bytes are there."""
+    shard = write_shard(tmp_path / "a.h5", [Stored(), Stored(order=1)], space=(64, 64), steps=10, trajectories=2)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(descriptors.OpenFile, "bring_in", lambda _, offset, size: asked.append((offset, size)))
+    monkeypatch.setattr(descriptors.OpenFile, "is_cached", lambda *_: False)
+    near, apart = shard.request(1, 2, n_steps=3), shard.request(0, 1, n_steps=3, stride=2)
+    out = np.empty((2, 3, 64, 64, 3), np.float32)
+    LocalReader().read_windows([near, apart], out)
+    assert same_bits(out, np.stack([expected_window(shard, near), expected_window(shard, apart)]))
+    with h5py.File(shard.path) as file:
+        starts = [file[f"f{number}"].id.get_offset() for number in range(2)]
+    frames = [64 * 64 * 4, 64 * 64 * 2 * 4]
+    wanted = [(start + 12 * frame, 3 * frame) for start, frame in zip(starts, frames, strict=True)]
+    wanted += [(start + step * frame, frame) for start, frame in zip(starts, frames, strict=True) for step in (1, 3, 5)]
+    assert sorted(asked) == sorted(wanted)
+    monkeypatch.setattr(descriptors.OpenFile, "is_cached", lambda *_: True)
+    asked.clear()
+    LocalReader().read_windows([near], out[:1])
+    assert asked == []
+
+
+def test_a_file_whose_pages_were_dropped_is_read_right(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "a.h5", [Stored()], space=(256, 256), steps=10)
+    request = shard.request(1, 2, n_steps=4)
+    out = np.empty((1, 4, 256, 256, 1), np.float32)
+    for _ in range(2):
+        drop_from_cache([shard.path])
+        LocalReader().read_windows([request], out)
+        assert same_bits(out[0], expected_window(shard, request))
+    with local._FILES.use(shard.path) as file:
+        assert file.is_cached(0)
+        assert file.is_cached(file.size())  # nothing there: nothing to wait for

@@ -11,7 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 
+import numpy as np
+
 from wellkit.errors import DataNotFoundError, ShardError
+from wellkit.readers.stored import TakeBuffer
 
 DAMAGED = "it is damaged or was not downloaded whole: delete it and download it again"
 
@@ -38,6 +41,10 @@ _NETWORK = frozenset(
 )
 
 
+_NO_WAIT = getattr(os, "RWF_NOWAIT", 0)
+CAN_BRING_IN = bool(_NO_WAIT) and hasattr(os, "posix_fadvise")
+
+
 def file_system_type(descriptor: int) -> int | None:
     """The magic number of the file system that holds an open file; None where it cannot be told."""
     if sys.platform != "linux":
@@ -57,7 +64,9 @@ def _is_local(device: int, descriptor: int) -> bool:
 
 
 class OpenFile:
-    """One open shard."""
+    """One open shard: a `StoredFile`."""
+
+    advice = DAMAGED
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -73,6 +82,27 @@ class OpenFile:
     def size(self) -> int:
         """Bytes of the file now."""
         return os.fstat(self.descriptor).st_size
+
+    def is_cached(self, offset: int) -> bool:
+        """Whether the operating system has the byte at `offset` in memory; True where it cannot tell."""
+        try:
+            os.preadv(self.descriptor, [bytearray(1)], offset, _NO_WAIT)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system that cannot tell
+            pass
+        return True
+
+    def bring_in(self, offset: int, size: int) -> None:
+        """Have bytes, and no more than these, read to memory in the background: read-ahead would guess."""
+        with suppress(OSError):  # advice
+            os.posix_fadvise(self.descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def stored(self, offset: int, nbytes: int, take: TakeBuffer) -> np.ndarray:
+        """Bytes of the file, uint8. Raises as `read_into`."""
+        buffer = take(nbytes)
+        self.read_into([buffer.data], offset)
+        return buffer
 
     def read_into(self, buffers: Sequence[memoryview], offset: int) -> None:
         """Fill `buffers` with consecutive bytes from `offset`.

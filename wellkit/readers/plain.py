@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from wellkit.errors import ShardError
-from wellkit.readers.descriptors import Descriptors, OpenFile
+from wellkit.readers.descriptors import CAN_BRING_IN, Descriptors, OpenFile
 from wellkit.readers.geometry import WindowGeometry
 from wellkit.readers.plan import WindowRequest
 from wellkit.readers.workers import POOL, share
@@ -28,6 +28,7 @@ _WORTH_STREAMING = 1 << 19  # bytes of output, above which whoever reads them wi
 _SHARE = 1 << 19  # bytes of output for each thread, below which another one is of no use
 _AT_ONCE = 64  # windows, each of which may hold a file of its own open
 _SHORT_RUN = 1 << 17  # bytes of a frame below which neighbouring frames are read as one
+_MOST_AT_ONCE = 1 << 28  # bytes: larger batches are read ahead of well enough by the operating system
 _PATIENCE = 20_000  # looks, each some 20 ns
 _POPULATE_READ = 22  # MADV_POPULATE_READ, since Linux 5.14
 
@@ -148,6 +149,8 @@ class _Group:
         """Read them; what the storage fails for is added to `failed`."""
         geometry, windows = self._geometry, self._windows
         n_bytes = len(windows) * geometry.n_steps * geometry.step_bytes
+        if CAN_BRING_IN and not geometry.is_sparse and n_bytes <= _MOST_AT_ONCE:
+            self._bring_in()
         threads = max(1, min(threads, n_bytes // _SHARE))
         streams = n_bytes >= _WORTH_STREAMING
         if all(_maps(file, geometry, source, threads) for file in self._files):
@@ -174,6 +177,22 @@ class _Group:
                 kernels, threads, streams, statuses, heads, tails, split, self._frames, geometry.dims, geometry.n_input
             )
         failed += [window for window, status in zip(self._windows, statuses, strict=True) if status != kernels.DONE]
+
+    def _bring_in(self) -> None:
+        """Have what is not in memory read there now, all of it at once, while the first tiles are waited for."""
+        spans = self._geometry.spans
+        last = int(spans[-1]) - 1
+        for file, frames in zip(self._files, self._frames, strict=True):
+            if file.is_cached(int(frames[0, 0])) and file.is_cached(int(frames[-1, -1]) + last):
+                continue
+            for places, span in zip(frames, spans.tolist(), strict=True):
+                begin = end = int(places[0])
+                for place in places.tolist():
+                    if place != end:
+                        file.bring_in(begin, end - begin)
+                        begin = place
+                    end = place + span
+                file.bring_in(begin, end - begin)
 
     def _map(self, kernels: ModuleType, streams: bool, threads: int) -> list[PlainWindow]:
         """Read through maps; returns what cannot be mapped."""

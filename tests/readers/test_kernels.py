@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.readers.local_shards import Stored, expected_window, same_bits, write_shard
 from wellkit import compiled
 from wellkit.readers import kernels, numpy_kernels
-from wellkit.readers.local import LocalReader, _kernels
+from wellkit.readers.local import LocalReader
+from wellkit.readers.output import load_kernels
 
 
 @given(st.binary(max_size=300), st.sampled_from([1, 2, 3, 4, 8]))
@@ -172,5 +173,5 @@ def test_kernels_are_kept_in_the_cache_where_the_package_cannot_be_written_to(
 
 
 def test_which_kernels_are_taken() -> None:
-    assert _kernels(None) is kernels
-    assert _kernels(False) is numpy_kernels
+    assert load_kernels(None) is kernels
+    assert load_kernels(False) is numpy_kernels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -12,9 +11,8 @@ from isal import igzip_lib
 
 from wellkit.errors import ShardError
 from wellkit.index.model import MISSING, ArrayIndex, Codec
-from wellkit.readers.descriptors import DAMAGED, OpenFile
+from wellkit.readers.stored import StoredFile, TakeBuffer
 
-TakeBuffer = Callable[[int], np.ndarray]  # bytes -> uint8 array of that size, content undefined
 _CHECKSUM = 4  # bytes
 _BAD_STREAM: Any = (igzip_lib.error, EOFError)
 _KEPT = 8 << 20  # bytes of a thread's scratch that it keeps
@@ -40,7 +38,7 @@ class _BadChunkError(Exception):
     """Why a chunk cannot be decoded."""
 
 
-def decode_chunk(file: OpenFile, array: ArrayIndex, number: int, kernels: ModuleType, take: TakeBuffer) -> np.ndarray:
+def decode_chunk(file: StoredFile, array: ArrayIndex, number: int, kernels: ModuleType, take: TakeBuffer) -> np.ndarray:
     """Chunk `number` of `array`, decoded: uint8, its elements in C order, as stored in memory order.
 
     Args:
@@ -58,8 +56,7 @@ def decode_chunk(file: OpenFile, array: ArrayIndex, number: int, kernels: Module
     mask = 0 if array.filter_masks is None else int(array.filter_masks[number])
     codecs = [codec for bit, codec in enumerate(array.codecs) if not mask >> bit & 1]
     moves = any(codec.name != "fletcher32" for codec in codecs)
-    data = _SCRATCH.take(size) if moves else take(size)
-    file.read_into([data.data], place)
+    data = file.stored(place, size, _SCRATCH.take if moves else take)
     try:
         while codecs:
             codec = codecs.pop()
@@ -69,7 +66,7 @@ def decode_chunk(file: OpenFile, array: ArrayIndex, number: int, kernels: Module
     except _BadChunkError as error:
         raise ShardError(
             f"{file.path}: chunk {number} of array {array.name!r} at byte {place} cannot be decoded ({error}); "
-            f"{DAMAGED}"
+            f"{file.advice}"
         ) from error.__cause__
     return data
 

@@ -6,11 +6,7 @@ kernel; compressed chunks are decoded once a batch, on a few threads.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
-from functools import lru_cache
-from types import ModuleType
 from typing import get_args
 
 import numpy as np
@@ -18,26 +14,12 @@ import numpy as np
 from wellkit.errors import ArgumentError
 from wellkit.readers.chunked import ChunkedWindow, read_chunked
 from wellkit.readers.descriptors import Descriptors
-from wellkit.readers.geometry import WindowGeometry
+from wellkit.readers.output import Geometries, check_output, load_kernels
 from wellkit.readers.plain import PlainWindow, Source, read_plain
 from wellkit.readers.plan import FieldPlan, WindowRequest
 from wellkit.readers.workers import usable_cores
 
 _FILES = Descriptors()
-_KEPT_GEOMETRIES = 4096
-
-
-@lru_cache(maxsize=2)
-def _kernels(compiled: bool | None) -> ModuleType:
-    """The compiled kernels if asked for or, for None, if numba can be imported; else NumPy's."""
-    suits = sys.byteorder == "little" and sys.maxsize > 2**32
-    if compiled or (compiled is None and suits):
-        try:
-            return importlib.import_module("wellkit.readers.kernels")
-        except ImportError:
-            if compiled:
-                raise
-    return importlib.import_module("wellkit.readers.numpy_kernels")
 
 
 class LocalReader:
@@ -65,10 +47,7 @@ class LocalReader:
         self.source: Source = source
         self.threads = threads
         self._compiled = compiled
-        self._geometries: dict[tuple[object, ...], WindowGeometry] = {}
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_geometries": {}}
+        self._geometries = Geometries()
 
     def read_windows(self, requests: Sequence[WindowRequest], out: np.ndarray, tail: np.ndarray | None = None) -> None:
         """Fill `out` with the windows: (x - offset) / scale of every field, as channels.
@@ -85,29 +64,18 @@ class LocalReader:
                 holds anything.
             ArgumentError: requests, arrays and output do not fit together, or an array is one that only libhdf5 reads.
         """
-        rest = out[:, :0] if tail is None else tail
-        if out.ndim < 3 or out.shape[0] != len(requests):
-            raise ArgumentError(f"{len(requests)} windows do not fit into an array of shape {out.shape}")
-        if out.dtype.kind != "f" or not (out.flags.writeable and rest.flags.writeable):
-            raise ArgumentError(f"windows need a writeable array of floats, not of {out.dtype}")
-        if rest.shape[:1] != out.shape[:1] or rest.shape[2:] != out.shape[2:] or rest.dtype != out.dtype:
-            raise ArgumentError(f"a tail of {rest.shape} {rest.dtype} does not go with {out.shape}, {out.dtype}")
+        rest = check_output(requests, out, tail)
         if out.size + rest.size == 0:
             return
-        if not (out[0].flags.c_contiguous and rest[0].flags.c_contiguous):
-            raise ArgumentError("each window of the output has to be C-contiguous")
         n_steps, space, split = out.shape[1] + rest.shape[1], out.shape[2:-1], out.shape[1]
-        kernels = _kernels(self._compiled)
+        kernels = load_kernels(self._compiled)
         compiled = hasattr(kernels, "read_tiles") and out.dtype == np.float32
         heads, tails = _addresses(out), _addresses(rest if rest.size else out)
         plain: list[PlainWindow] = []
         left: list[int] = []
         geometries = []
         for number, request in enumerate(requests):
-            if request.n_steps != n_steps:
-                raise ArgumentError(f"{request.n_steps} steps do not fit into an output of {n_steps}")
-            geometry = self._geometry(request, space, out.shape[-1])
-            geometry.check(request.trajectory, request.start)
+            geometry = self._geometries.find(request, n_steps, space, out.shape[-1])
             geometries.append(geometry)
             firsts, steps = None, geometry.steps
             if compiled and geometry.is_float32:
@@ -138,19 +106,6 @@ class LocalReader:
 
     def _threads(self) -> int:
         return self.threads or min(usable_cores(), 8)
-
-    def _geometry(self, request: WindowRequest, space: tuple[int, ...], n_channels: int) -> WindowGeometry:
-        crop = tuple((cut.start, cut.stop, cut.step) for cut in request.crop)
-        key = (request.fields, space, n_channels, request.n_steps, request.stride, request.n_input, crop)
-        found = self._geometries.get(key)
-        if found is None:
-            found = WindowGeometry(
-                request.fields, space, n_channels, request.n_steps, request.stride, request.n_input, request.crop
-            )
-            if len(self._geometries) >= _KEPT_GEOMETRIES:
-                self._geometries.clear()
-            self._geometries[key] = found
-        return found
 
 
 def _addresses(out: np.ndarray) -> list[int]:

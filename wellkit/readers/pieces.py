@@ -8,9 +8,9 @@ from types import ModuleType
 
 import numpy as np
 
-from wellkit.readers.descriptors import Descriptors
 from wellkit.readers.geometry import FieldGeometry
 from wellkit.readers.inflate import decode_chunk
+from wellkit.readers.stored import StoredFiles
 
 _NEW, _LOADING, _READY, _FAILED = range(4)
 
@@ -31,7 +31,7 @@ class Piece:
 class Pieces:
     """The pieces of one batch. Thread-safe once all are planned."""
 
-    def __init__(self, files: Descriptors, kernels: ModuleType) -> None:
+    def __init__(self, files: StoredFiles, kernels: ModuleType) -> None:
         self._files = files
         self._kernels = kernels
         self._pieces: dict[Hashable, Piece] = {}
@@ -92,9 +92,7 @@ class Pieces:
         with self._files.use(path) as file:
             if nbytes == 0:
                 return decode_chunk(file, field.array, place, self._kernels, self._take)
-            buffer = self._take(nbytes)
-            file.read_into([buffer.data], place)
-            return buffer
+            return file.stored(place, nbytes, self._take)
 
     def _take(self, nbytes: int) -> np.ndarray:
         with self._changed:

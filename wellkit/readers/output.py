@@ -1,0 +1,79 @@
+"""What readers of windows share: checks of what they are to fill, the geometry of windows, and the kernels."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+
+from wellkit.errors import ArgumentError
+from wellkit.readers.geometry import WindowGeometry
+from wellkit.readers.plan import WindowRequest
+
+_KEPT_GEOMETRIES = 4096
+
+
+@lru_cache(maxsize=2)
+def load_kernels(compiled: bool | None) -> ModuleType:
+    """The compiled kernels if asked for or, for None, if numba can be imported; else NumPy's."""
+    suits = sys.byteorder == "little" and sys.maxsize > 2**32
+    if compiled or (compiled is None and suits):
+        try:
+            return importlib.import_module("wellkit.readers.kernels")
+        except ImportError:
+            if compiled:
+                raise
+    return importlib.import_module("wellkit.readers.numpy_kernels")
+
+
+def check_output(requests: Sequence[WindowRequest], out: np.ndarray, tail: np.ndarray | None) -> np.ndarray:
+    """The tail, or one of no steps.
+
+    Raises:
+        ArgumentError: the arrays do not fit the requests or each other, or cannot be filled.
+    """
+    rest = out[:, :0] if tail is None else tail
+    if out.ndim < 3 or out.shape[0] != len(requests):
+        raise ArgumentError(f"{len(requests)} windows do not fit into an array of shape {out.shape}")
+    if out.dtype.kind != "f" or not (out.flags.writeable and rest.flags.writeable):
+        raise ArgumentError(f"windows need a writeable array of floats, not of {out.dtype}")
+    if rest.shape[:1] != out.shape[:1] or rest.shape[2:] != out.shape[2:] or rest.dtype != out.dtype:
+        raise ArgumentError(f"a tail of {rest.shape} {rest.dtype} does not go with {out.shape}, {out.dtype}")
+    if out.size + rest.size and not (out[0].flags.c_contiguous and rest[0].flags.c_contiguous):
+        raise ArgumentError("each window of the output has to be C-contiguous")
+    return rest
+
+
+class Geometries:
+    """Where windows lie, worked out once for all windows of one shape. Pickled without what it knows."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], WindowGeometry] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_known": {}}
+
+    def find(self, request: WindowRequest, n_steps: int, space: tuple[int, ...], n_channels: int) -> WindowGeometry:
+        """The geometry of a window that is to fill (n_steps, *space, n_channels).
+
+        Raises:
+            ArgumentError: request and output do not fit, or there is no such window.
+        """
+        if request.n_steps != n_steps:
+            raise ArgumentError(f"{request.n_steps} steps do not fit into an output of {n_steps}")
+        crop = tuple((cut.start, cut.stop, cut.step) for cut in request.crop)
+        key = (request.fields, space, n_channels, n_steps, request.stride, request.n_input, crop)
+        found = self._known.get(key)
+        if found is None:
+            found = WindowGeometry(
+                request.fields, space, n_channels, n_steps, request.stride, request.n_input, request.crop
+            )
+            if len(self._known) >= _KEPT_GEOMETRIES:
+                self._known.clear()
+            self._known[key] = found
+        found.check(request.trajectory, request.start)
+        return found

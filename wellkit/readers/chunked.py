@@ -8,10 +8,10 @@ from types import ModuleType
 
 import numpy as np
 
-from wellkit.readers.descriptors import Descriptors
 from wellkit.readers.geometry import FieldGeometry, WindowGeometry
 from wellkit.readers.pieces import Piece, Pieces
 from wellkit.readers.plan import WindowRequest
+from wellkit.readers.stored import StoredFiles
 from wellkit.readers.workers import share
 
 
@@ -68,8 +68,12 @@ class _Frame:
         return dense.reshape(-1).view(np.uint8), 0
 
 
-class _Unit:
-    """One step of one window: the smallest work that threads share."""
+class Unit:
+    """One step of one window: the smallest work that threads share.
+
+    Attributes:
+        pieces: what it is made of; one that it needs twice stands there twice.
+    """
 
     def __init__(self, job: ChunkedWindow, step: int, pieces: Pieces) -> None:
         self.job, self.step = job, step
@@ -85,29 +89,35 @@ class _Unit:
         self.pieces = [piece for frames in self.frames for frame in frames for piece in frame.pieces]
 
 
-def read_chunked(jobs: Sequence[ChunkedWindow], files: Descriptors, kernels: ModuleType, threads: int) -> None:
+def plan_units(jobs: Sequence[ChunkedWindow], pieces: Pieces) -> list[Unit]:
+    """All steps of all windows, neighbours after each other; what they need is noted in `pieces`."""
+    order = sorted(
+        ((job.request.path, job.request.trajectory, job.request.start + step * job.request.stride, number, step))
+        for number, job in enumerate(jobs)
+        for step in range(job.geometry.n_steps)
+    )
+    return [Unit(jobs[number], step, pieces) for *_, number, step in order]
+
+
+def read_unit(unit: Unit, pieces: Pieces, kernels: ModuleType) -> None:
+    """Fill one step. Raises as `Pieces.obtain`."""
+    if pieces.obtain(unit.pieces):  # else it failed in another thread, which tells
+        _gather(unit, kernels)
+        pieces.release(unit.pieces)
+
+
+def read_chunked(jobs: Sequence[ChunkedWindow], files: StoredFiles, kernels: ModuleType, threads: int) -> None:
     """Read windows, a step at a time; neighbours follow each other.
 
     Raises:
         DataNotFoundError, ShardError: a shard is gone, or a piece of it cannot be read; names the file.
     """
     pieces = Pieces(files, kernels)
-    order = sorted(
-        ((job.request.path, job.request.trajectory, job.request.start + step * job.request.stride, number, step))
-        for number, job in enumerate(jobs)
-        for step in range(job.geometry.n_steps)
-    )
-    units = [_Unit(jobs[number], step, pieces) for *_, number, step in order]
-
-    def read(unit: _Unit) -> None:
-        if pieces.obtain(unit.pieces):  # else it failed in another thread, which tells
-            _gather(unit, kernels)
-            pieces.release(unit.pieces)
-
-    share(units, read, min(threads, len(units)))
+    units = plan_units(jobs, pieces)
+    share(units, lambda unit: read_unit(unit, pieces, kernels), min(threads, len(units)))
 
 
-def _gather(unit: _Unit, kernels: ModuleType) -> None:
+def _gather(unit: Unit, kernels: ModuleType) -> None:
     geometry, out = unit.job.geometry, unit.job.step(unit.step)
     placed = [[frame.place() for frame in frames] for frames in unit.frames]
     if geometry.is_float32 and out.dtype == np.float32 and hasattr(kernels, "gather_steps"):

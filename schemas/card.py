@@ -75,6 +75,12 @@ class Sources(Model):
 
     hub: HubSource | None = None
     mirrors: tuple[str, ...] = Key(default=(), description="URLs of the folder that holds data/ and stats.yaml")
+    index: str | None = Key(
+        default=None,
+        min_length=1,
+        description="a Hub dataset repository (OWNER/NAME) or the address of a folder with an index of the shards, as "
+        "`wellkit index --publish-to` writes it; the dataset's own folder is searched without it",
+    )
     note: str | None = None
 
 

@@ -13,6 +13,7 @@ import platformdirs
 DATA_VARIABLE = "WELLKIT_DATA"
 CACHE_VARIABLE = "WELLKIT_CACHE"
 CATALOG_VARIABLE = "WELLKIT_CATALOG"
+INDEX_VARIABLE = "WELLKIT_INDEX"
 
 
 def _variable(name: str) -> str | None:
@@ -36,6 +37,11 @@ def catalog_paths() -> tuple[Path, ...]:
     """Card files and folders of cards named by `$WELLKIT_CATALOG` (separated as in `$PATH`)."""
     chosen = _variable(CATALOG_VARIABLE)
     return tuple(Path(part).expanduser() for part in chosen.split(os.pathsep) if part) if chosen else ()
+
+
+def index_location() -> str | None:
+    """The folder or address that `$WELLKIT_INDEX` names: indexes of published datasets, by the datasets' names."""
+    return _variable(INDEX_VARIABLE)
 
 
 def hub_offline() -> bool:

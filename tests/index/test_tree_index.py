@@ -173,10 +173,10 @@ def test_a_truncated_index_is_ignored(tree: Path, size: int) -> None:
 def test_another_version_is_ignored(tree: Path) -> None:
     index_all(tree)
     content = bytearray(index_path(tree).read_bytes())
-    content[8:12] = struct.pack("<I", 2)
+    content[8:12] = struct.pack("<I", 3)
     content[HEADER_SIZE - 4 : HEADER_SIZE] = struct.pack("<I", zlib.crc32(content[: HEADER_SIZE - 4]))
     index_path(tree).write_bytes(content)
-    open_and_warn(tree, "version 2, this wellkit reads version 1")
+    open_and_warn(tree, "version 3, this wellkit reads version 2")
 
 
 def decode_all(tree: TreeIndex) -> None:

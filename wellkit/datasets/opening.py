@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wellkit.fetch.listing import Listing, list_remote
 from wellkit.formats.well import WellLayout, parse_layout
-from wellkit.index.file import TreeIndex
+from wellkit.index.file import ShardTable, TreeIndex
 from wellkit.index.lookup import INDEX_LEVELS, tree_index
+from wellkit.index.remote import CONNECTIONS, find_indexes
 from wellkit.readers.hdf5 import Hdf5Reader
 from wellkit.readers.indexed import IndexedReader
 from wellkit.readers.protocol import ShardReader
+from wellkit.readers.ranged import RangedReader
 from wellkit.readers.zarr import ZarrReader
 from wellkit.storage import locate
 
@@ -20,36 +23,100 @@ _STRUCTURAL = frozenset({"dataset_name", "grid_type", "n_spatial_dims", "n_traje
 
 
 def open_shards(
-    locations: Sequence[str], storage_options: Mapping[str, Any] | None
+    locations: Sequence[str],
+    storage_options: Mapping[str, Any] | None,
+    *,
+    listing: Listing | None = None,
+    published: str | None = None,
 ) -> tuple[list[ShardReader], list[WellLayout]]:
-    """A reader and the layout of each shard, in order. Raises as `parse_layout` does."""
+    """A reader and the layout of each shard, in order. Raises as `parse_layout` and `find_indexes` do.
+
+    Args:
+        listing: of the folder that remote shards lie in; None to ask for it if there are any.
+        published: where the dataset's card says that an index of remote shards is.
+    """
+    remote = _open_remote(
+        [location for location in locations if _is_remote_hdf5(location)], storage_options, listing, published
+    )
     folders: dict[str, _Folder] = {}
     readers: list[ShardReader] = []
     layouts: list[WellLayout] = []
     for location in locations:
-        reader = layout = None
-        if "://" not in location and not location.endswith(".zarr"):
+        reader: ShardReader
+        layout = None
+        if location in remote:
+            reader, layout = remote[location]
+        elif "://" not in location and not location.endswith(".zarr"):
             name = os.path.basename(location)
             folder_name = location[: len(location) - len(name)]
             folder = folders.get(folder_name)
             if folder is None:
                 folder = folders[folder_name] = _Folder(folder_name)
             reader, layout = folder.open(location, name)
+        elif _is_zarr(location):
+            reader = ZarrReader(location, storage_options)
         else:
-            reader = _reader(location, storage_options)
+            reader = IndexedReader(locate(location).path)
         readers.append(reader)
         layouts.append(layout or parse_layout(reader))
     return readers, layouts
 
 
-def _reader(location: str, storage_options: Mapping[str, Any] | None) -> ShardReader:
-    if location.partition("?")[0].rstrip("/").endswith(".zarr"):
-        return ZarrReader(location, storage_options)
-    if "://" in location and not location.startswith("file://"):
-        reader = Hdf5Reader(location, storage_options)
-        reader.close()  # a file replaced since this process last looked would go on being read as it was
-        return reader
-    return IndexedReader(locate(location).path)
+def _is_zarr(location: str) -> bool:
+    return location.partition("?")[0].rstrip("/").endswith(".zarr")
+
+
+def _is_remote_hdf5(location: str) -> bool:
+    return "://" in location and not location.startswith(("file://", "local://")) and not _is_zarr(location)
+
+
+def _open_remote(
+    locations: Sequence[str],
+    storage_options: Mapping[str, Any] | None,
+    listing: Listing | None,
+    published: str | None,
+) -> dict[str, tuple[ShardReader, WellLayout]]:
+    """Readers and layouts of remote shards: from indexes that stand elsewhere, or from all headers at once."""
+    if not locations:
+        return {}
+    if listing is None:
+        listing = list_remote(locations[0].partition("?")[0].rpartition("/")[0], storage_options)
+    from wellkit.fetch.ranges import RangeReader
+
+    ranges = RangeReader(storage_options, connections=CONNECTIONS)
+    opened: dict[str, tuple[ShardReader, WellLayout]] = {}
+    alike = _Alike()
+    found = find_indexes(listing, locations, storage_options, published=published, reader=ranges)
+    for location, (table, path) in zip(locations, found, strict=True):
+        if table is None:
+            slow = Hdf5Reader(location, storage_options)
+            slow.close()  # a file replaced since this process last looked would go on being read as it was
+            opened[location] = slow, parse_layout(slow)
+            continue
+        listed = listing.file(location)
+        is_checked = listed is not None and listed.size is not None
+        reader = RangedReader(location, table, path, ranges, storage_options, is_checked=is_checked)
+        opened[location] = reader, alike.layout(reader, table, path)
+    return opened
+
+
+class _Alike:
+    """Layouts, parsed once for all shards that an index calls alike."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], WellLayout | None] = {}  # None: each shard of the skeleton has its own
+
+    def layout(self, reader: ShardReader, table: ShardTable, path: str) -> WellLayout:
+        """The layout of the shard that `reader` reads and `table` indexes under `path`."""
+        skeleton = table.skeleton_of(path)
+        key = (id(table), skeleton)
+        shared = self._known.get(key)
+        if shared is not None:
+            return shared.at(reader.location, table.own_attributes(path))
+        layout = parse_layout(reader)
+        if key not in self._known:
+            self._known[key] = None if table.varying(skeleton) & _STRUCTURAL else layout
+        return layout
 
 
 class _Folder:
@@ -58,7 +125,7 @@ class _Folder:
     def __init__(self, name: str) -> None:
         self._name = name
         self._sizes: dict[str, int] = {}
-        self._alike: dict[int, WellLayout | None] = {}  # by skeleton: the layout to share, None: each has its own
+        self._alike = _Alike()
         self._index, self._prefix = self._find_index()
 
     def _find_index(self) -> tuple[TreeIndex | None, str]:
@@ -83,11 +150,4 @@ class _Folder:
             reader = IndexedReader(location)
             return reader, parse_layout(reader)
         reader = IndexedReader(location, index)
-        skeleton = self._index.skeleton_of(path)
-        shared = self._alike.get(skeleton)
-        if shared is not None:
-            return reader, shared.at(location, self._index.own_attributes(path))
-        layout = parse_layout(reader)
-        if skeleton not in self._alike:
-            self._alike[skeleton] = None if self._index.varying(skeleton) & _STRUCTURAL else layout
-        return reader, layout
+        return reader, self._alike.layout(reader, self._index, path)

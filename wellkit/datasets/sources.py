@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from wellkit import catalog
 from wellkit.errors import ArgumentError, DataNotFoundError, UnknownDatasetError, WellkitWarning, did_you_mean
-from wellkit.fetch.hub import HubSource
+from wellkit.fetch.listing import Listing, hub_place, list_remote
 from wellkit.settings import data_dir
 from wellkit.storage import Location, list_files, list_folders, locate
 
@@ -31,6 +31,34 @@ class DatasetSource:
     statistics: tuple[str, ...]
     given_statistics: bool
     commit: str | None = None  # of the Hub repository the root lies in
+    name: str | None = None  # the dataset's, where it was given
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @cached_property
+    def listing(self) -> Listing | None:
+        """What the storage lists, asked once: of the whole repository on the Hub, else of the split's folder.
+
+        None where the shards are local files. Raises DataNotFoundError or HubError.
+        """
+        is_remote = "://" in self.data and not locate(self.data, self.storage_options).is_local
+        return list_remote(self.data, self.storage_options) if is_remote else None
+
+    @property
+    def published_index(self) -> str | None:
+        """Where the dataset's card says that an index of its shards is; None without a card."""
+        name = self.name or self.root.rstrip("/").rsplit("/", 1)[-1].partition("@")[0]
+        try:
+            return catalog.get(name).sources.index
+        except UnknownDatasetError:
+            return None
+
+    def present_statistics(self) -> tuple[str, ...]:
+        """The candidates without those that the listing shows not to be there; at least the first."""
+        listing = self.listing
+        if listing is None:
+            return self.statistics
+        kept = [place for place in self.statistics if not listing.covers(place) or listing.file(place) is not None]
+        return tuple(kept) or self.statistics[:1]
 
 
 def join(base: str, *parts: str) -> str:
@@ -81,19 +109,24 @@ def resolve_source(
         else:
             default = (given,)
     commit = None
-    if (repository := _HUB_REPOSITORY.match(root)) is not None:
+    if (place := hub_place(root)) is not None:
         # A branch can move while an epoch runs: everything is read from the commit it names now.
-        commit = HubSource(repository["id"]).commit(repository["revision"] or "main")
-        head, pinned = repository[0], f"hf://datasets/{repository['id']}@{commit}"
+        commit = place.source(storage_options).commit(place.revision or "main")
+        head, pinned = place.root, replace(place, revision=commit).root
         root, data, *candidates = (
-            pinned + place[len(head) :] if place.startswith(head) else place for place in (root, data, *default)
+            pinned + location[len(head) :] if location == head or location.startswith(f"{head}/") else location
+            for location in (root, data, *default)
         )
         default = tuple(candidates)
-    return DatasetSource(root, data, default, given_statistics=normalization_path is not None, commit=commit)
-
-
-# hf://datasets/OWNER/NAME[@REVISION], the repository part of a location on the Hub.
-_HUB_REPOSITORY = re.compile(r"hf://datasets/(?P<id>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?")
+    return DatasetSource(
+        root,
+        data,
+        default,
+        given_statistics=normalization_path is not None,
+        commit=commit,
+        name=name,
+        storage_options=storage_options,
+    )
 
 
 def _parent(location: str) -> str:
@@ -145,19 +178,11 @@ def find_shards(
     """
     place = locate(source.data, storage_options)
     try:
-        files = list_files(
-            source.data,
-            suffixes=SHARD_SUFFIXES,
-            folder_suffixes=SHARD_FOLDER_SUFFIXES,
-            storage_options=storage_options,
-        )
+        files, folders = _look_into(source)
     except FileNotFoundError as error:
         raise DataNotFoundError(_missing(source, storage_options)) from error
     if not files:
-        advice = (
-            _level(source.data, list_folders(source.data, storage_options=storage_options))
-            or "is it the folder of a split's shards?"
-        )
+        advice = _level(source.data, folders()) or "is it the folder of a split's shards?"
         raise DataNotFoundError(f"{place}: holds no .hdf5 or .h5 file and no .zarr folder; {advice}")
     kept = [
         file
@@ -173,6 +198,34 @@ def find_shards(
         )
     _check_no_twins(place, kept)
     return kept
+
+
+def _look_into(source: DatasetSource) -> tuple[list[str], Callable[[], list[str]]]:
+    """Shards of the split's folder, sorted, and what gives the names of the folders in it.
+
+    Raises:
+        DataNotFoundError: there is no such folder.
+    """
+    listing = source.listing
+    if listing is None:
+        files = list_files(source.data, suffixes=SHARD_SUFFIXES, folder_suffixes=SHARD_FOLDER_SUFFIXES)
+        return files, partial(list_folders, source.data)
+    if listing.is_whole and not listing.has_folder(source.data):
+        raise DataNotFoundError(f"{source.data}: no such folder")
+    found = [file for file in listing.files_in(source.data) if file.partition("?")[0].endswith(SHARD_SUFFIXES)]
+    below = listing.folders_in(source.data)
+    found += [place for place in below if place.endswith(SHARD_FOLDER_SUFFIXES)]
+    return sorted(found), lambda: [place.rsplit("/", 1)[-1] for place in below]
+
+
+def _folders_in(source: DatasetSource, folder: str, storage_options: Mapping[str, Any] | None) -> list[str]:
+    """Names of the folders in `folder`. Raises DataNotFoundError where there is no such folder."""
+    listing = source.__dict__.get("listing")
+    if listing is None or not listing.is_whole or not folder.startswith(listing.root):
+        return list_folders(folder, storage_options=storage_options)
+    if not listing.has_folder(folder):
+        raise DataNotFoundError(f"{folder}: no such folder")
+    return [place.rsplit("/", 1)[-1] for place in listing.folders_in(folder)]
 
 
 def _check_no_twins(place: Location, shards: Sequence[str]) -> None:
@@ -197,7 +250,7 @@ def _missing(source: DatasetSource, storage_options: Mapping[str, Any] | None) -
             return f"{source.data}: no such folder; {folder} is a file, give the folder of a dataset"
         wanted, folder = folder.rsplit("/", 1)[-1], _parent(folder)
         try:
-            present = list_folders(folder, storage_options=storage_options)
+            present = _folders_in(source, folder, storage_options)
         except FileNotFoundError:
             continue
         held = f"holds {', '.join(present[:8])}" if present else "holds no folders"

@@ -9,6 +9,7 @@ from typing import Any
 from wellkit.datasets.assembly import component_names
 from wellkit.datasets.opening import open_shards
 from wellkit.datasets.samples import WellMetadata
+from wellkit.datasets.sources import DatasetSource
 from wellkit.errors import ArgumentError, FormatError, did_you_mean
 from wellkit.formats.well import FieldLayout, WellLayout
 from wellkit.readers.protocol import ShardReader
@@ -30,18 +31,28 @@ class ShardTree:
 
 
 def open_tree(
-    locations: Sequence[str], *, storage_options: Mapping[str, Any] | None, fields: Sequence[str] | None
+    locations: Sequence[str],
+    *,
+    storage_options: Mapping[str, Any] | None,
+    fields: Sequence[str] | None,
+    source: DatasetSource | None = None,
 ) -> ShardTree:
     """Read every shard's layout and check that they belong together.
 
     Args:
+        source: where remote shards were found, so that nothing is asked for again.
         fields: core field names to deliver; None for all.
 
     Raises:
         FormatError: shards differ in dataset name, dimensions, resolution, fields or scalars; names both files.
         ArgumentError: a name in `fields` is no field of the dataset.
     """
-    readers, layouts = open_shards(locations, storage_options)
+    readers, layouts = open_shards(
+        locations,
+        storage_options,
+        listing=None if source is None else source.listing,
+        published=None if source is None else source.published_index,
+    )
     first = layouts[0]
     for layout in layouts[1:]:
         _check_alike(first, layout)

@@ -196,7 +196,10 @@ class WellDataset(Described):
             source, include=self.include_filters, exclude=self.exclude_filters, storage_options=storage_options
         )
         self._tree = open_tree(
-            self.files_paths, storage_options=storage_options, fields=None if fields is None else as_list(fields)
+            self.files_paths,
+            storage_options=storage_options,
+            fields=None if fields is None else as_list(fields),
+            source=source,
         )
         self._layouts = self._tree.layouts
         first = self._layouts[0]
@@ -226,7 +229,7 @@ class WellDataset(Described):
         self.norm: Any = None
         if use_normalization:
             self.normalization_path, self.norm = open_normalization(
-                source.statistics,
+                source.present_statistics(),
                 self.normalization_type,
                 variable=self.core_field_names,
                 constant=self.core_constant_field_names,

@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 
 from wellkit import __version__
 from wellkit.errors import ArgumentError, DataNotFoundError, HubError, WellkitError
+from wellkit.fetch.disk import new_hasher
 from wellkit.fetch.plan import FileHash, HashKind, RemoteFile, belongs_to_dataset, check_paths
 from wellkit.fetch.retries import ATTEMPTS, is_transient, patiently
 from wellkit.settings import hub_endpoint, hub_offline
@@ -47,12 +48,46 @@ class Snapshot:
     files: tuple[RemoteFile, ...]
 
 
-class HubSource:
-    """One dataset repository on the Hub. Thread-safe."""
+@dataclass(frozen=True)
+class Tree:
+    """All files and folders of one commit, by path."""
 
-    def __init__(self, repository: str, *, endpoint: str | None = None) -> None:
+    files: tuple[RemoteFile, ...]
+    folders: frozenset[str]
+
+
+@dataclass(frozen=True)
+class SmallFile:
+    """A file that was read whole; `content` is None where it was at hand already."""
+
+    hash: FileHash
+    size: int
+    content: bytes | None
+
+
+def _promise(headers: Any, what: str) -> tuple[FileHash, int]:
+    """Hash and size of a file from the Hub's answer to a request for it."""
+    etag = (headers.get("X-Linked-ETag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
+    size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
+    kind = HashKind.sha256 if _SHA256.fullmatch(etag) else HashKind.git_blob if _SHA1.fullmatch(etag) else None
+    if kind is None or not size.isdecimal():
+        raise HubError(f"{what}: the Hub tells no usable size and hash; check HF_ENDPOINT")
+    return FileHash(kind, etag), int(size)
+
+
+class HubSource:
+    """One dataset repository on the Hub. Thread-safe.
+
+    Args:
+        repository: OWNER/NAME.
+        endpoint: the Hub's address; by default `$HF_ENDPOINT`, or the public one.
+        token: instead of the one that the user is logged in with; sent to the endpoint only.
+    """
+
+    def __init__(self, repository: str, *, endpoint: str | None = None, token: str | None = None) -> None:
         self.repository = repository
         self.endpoint = (endpoint or hub_endpoint()).rstrip("/")
+        self._token = token
         self._commit: str | None = None
 
     def __str__(self) -> str:
@@ -68,7 +103,7 @@ class HubSource:
         if hub_offline():
             raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
         with self._telling(revision):
-            api = HfApi(endpoint=self.endpoint)
+            api = HfApi(endpoint=self.endpoint, token=self._token)
             info = patiently(
                 lambda: api.dataset_info(self.repository, revision=revision, timeout=TIMEOUT),
                 attempts=LISTING_ATTEMPTS,
@@ -86,14 +121,26 @@ class HubSource:
             IntegrityError: the listing holds an unsafe path.
         """
         commit = self.commit(revision)
-        with self._telling(revision):
-            entries = list(self._entries(commit))
+        entries = self._list(commit)
         self._commit = commit
-        check_paths((str(entry.get("path", "")) for entry in entries), source=str(self))
         files = [
             self._file(entry) for entry in entries if entry.get("type") == "file" and belongs_to_dataset(entry["path"])
         ]
         return Snapshot(self.repository, commit, tuple(sorted(files, key=lambda file: file.path)))
+
+    def tree(self, commit: str) -> Tree:
+        """All that a commit holds, from one listing. Raises as `snapshot`."""
+        entries = self._list(commit)
+        files = [self._file(entry) for entry in entries if entry.get("type") == "file"]
+        folders = frozenset(str(entry["path"]) for entry in entries if entry.get("type") == "directory")
+        return Tree(tuple(sorted(files, key=lambda file: file.path)), folders)
+
+    def _list(self, commit: str) -> list[dict[str, Any]]:
+        """Entries of the whole tree, their paths known to be safe."""
+        with self._telling(commit):
+            entries = list(self._entries(commit))
+        check_paths((str(entry.get("path", "")) for entry in entries), source=str(self))
+        return entries
 
     def _entries(self, commit: str) -> Iterator[dict[str, Any]]:
         """Entries of the whole tree, page by page."""
@@ -126,7 +173,10 @@ class HubSource:
         """Headers for a request. The token is for the endpoint alone, whatever a redirect or link names."""
         headers = {"User-Agent": f"wellkit/{__version__}", "Accept-Encoding": "identity"}
         is_own = urlsplit(address)[:2] == urlsplit(self.endpoint)[:2]
-        if is_own and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (token := get_token()):
+        token = self._token
+        if token is None and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+            token = get_token()
+        if is_own and token:
             headers["Authorization"] = f"Bearer {token}"
         return headers
 
@@ -182,6 +232,56 @@ class HubSource:
             finally:
                 response.close()
         raise HubError(f"{self}: {file.path} is redirected more than {_REDIRECTS} times; check HF_ENDPOINT")
+
+    def read(self, path: str, revision: str, known: Callable[[FileHash, int], bool] = lambda *_: False) -> SmallFile:
+        """A small file at once: two requests if it is kept with LFS, else one.
+
+        Args:
+            path: in the repository.
+            revision: a branch, tag or commit.
+            known: whether the content with this hash and size is at hand; then it is not fetched.
+
+        Raises:
+            HubError: it cannot be had, or what came is not what was promised.
+            DataNotFoundError: there is no such repository, revision or file.
+        """
+        if hub_offline():
+            raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
+        address = hf_hub_url(self.repository, path, repo_type="dataset", revision=revision, endpoint=self.endpoint)
+        what = f"{path} from {self}"
+        try:
+            return patiently(partial(self._read, address, what, known), attempts=LISTING_ATTEMPTS)
+        except WellkitError:
+            raise
+        except Exception as error:
+            told = explain(error, what, attempts=LISTING_ATTEMPTS if is_transient(error) else 1)
+            if told is None:
+                raise
+            raise told from error
+
+    def _read(self, address: str, what: str, known: Callable[[FileHash, int], bool]) -> SmallFile:
+        promised: tuple[FileHash, int] | None = None
+        for _ in range(_REDIRECTS):
+            response = self._open(address)
+            try:
+                if promised is None:
+                    promised = _promise(response.headers, what)
+                    if known(*promised):
+                        return SmallFile(*promised, None)
+                if not response.has_redirect_location:
+                    content = response.read()
+                    break
+                address = urljoin(address, response.headers["Location"])
+            finally:
+                response.close()
+        else:
+            raise HubError(f"{self}: {what} is redirected more than {_REDIRECTS} times; check HF_ENDPOINT")
+        assert promised is not None
+        hasher = new_hasher(RemoteFile("", promised[1], promised[0]))
+        hasher.update(content)
+        if len(content) != promised[1] or hasher.hexdigest() != promised[0].value:
+            raise HubError(f"{what}: {len(content)} bytes came that are not what the Hub promised; try again later")
+        return SmallFile(*promised, content)
 
     @contextmanager
     def _telling(self, revision: str) -> Iterator[None]:

@@ -13,8 +13,9 @@ import yaml
 
 from wellkit.errors import StatisticsError
 from wellkit.fetch.disk import write_atomically
+from wellkit.fetch.listing import read_file
 from wellkit.schemas.statistics import Statistics
-from wellkit.storage import locate, reading
+from wellkit.storage import without_secrets
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -29,14 +30,13 @@ def load_statistics(
         DataNotFoundError: there is no such file.
         StatisticsError: it is not YAML, or does not hold statistics; names the file, the key and the field.
     """
-    place = locate(location, storage_options)
-    with reading(str(place)), place.fs.open(place.path, "rb") as file:
-        content = file.read()
+    place = without_secrets(os.fspath(location))
+    content = read_file(os.fspath(location), storage_options)
     try:
         parsed = yaml.load(content, Loader=_Loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StatisticsError(f"{place}: is not YAML ({' '.join(str(error).split())})") from error
-    return Statistics.parse(parsed, source=str(place))
+    return Statistics.parse(parsed, source=place)
 
 
 def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> None:

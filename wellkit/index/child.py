@@ -1,8 +1,10 @@
 """The process that parses files one cannot trust: `python -m wellkit.index.child`, requests in, indexes out.
 
-A request is one line of JSON: {"path", "seconds", "inline_limit"}. An answer is 9 bytes, "i" or "e" and the length of
-what follows (uint64, little-endian): a packed index, or an error as JSON {"kind", "message"}. Nothing is pickled: what
-a parser says after reading a hostile file is itself to be doubted.
+A request is one line of JSON: {"path", "seconds", "inline_limit"}, and for a file of which only pieces are at hand
+{"size", "pieces": [[start, length], ...], "fingerprint"} too, with the pieces' bytes behind the line. An answer is 9
+bytes, "i", "m" or "e" and the length of what follows (uint64, little-endian): a packed index, a JSON list of missing
+pieces [start, stop, rank], or an error as JSON {"kind", "message"}. Nothing is pickled: what a parser says after
+reading a hostile file is itself to be doubted.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ import signal
 import struct
 import sys
 from contextlib import suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from wellkit.errors import WellkitError
 from wellkit.index.columns import pack
-from wellkit.index.hdf5 import index_shard
+from wellkit.index.hdf5 import index_shard, index_source
+from wellkit.index.source import PiecesSource
 
 ANSWER = struct.Struct("<cQ")
-INDEX, ERROR = b"i", b"e"
+INDEX, MISSING, ERROR = b"i", b"m", b"e"
 _GRACE = 5.0  # seconds after which this process ends itself, should its parent be gone
 _MEMORY = 8 << 30  # bytes of address space beyond which a damaged size is an error, not an exhausted machine
 
@@ -30,14 +33,29 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     for line in requests:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, request["seconds"] + _GRACE)  # SIGALRM ends a process that hangs in C
-        try:
-            found = index_shard(request["path"], inline_limit=request["inline_limit"], verify=True)
-            kind, content = INDEX, pack({"shard": found})
-        except WellkitError as error:
-            kind, content = ERROR, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode()
+        kind, content = _answer(request, requests)
         signal.setitimer(signal.ITIMER_REAL, 0)
         answers.write(ANSWER.pack(kind, len(content)) + content)
         answers.flush()
+
+
+def _answer(request: dict[str, Any], requests: BinaryIO) -> tuple[bytes, bytes]:
+    """Kind and content of the answer; the pieces are taken from behind the request."""
+    source = None
+    if "pieces" in request:
+        pieces = [(start, requests.read(length)) for start, length in request["pieces"]]
+        source = PiecesSource(request["path"], request["size"], pieces, with_fingerprint=request["fingerprint"])
+    try:
+        if source is None:
+            found = index_shard(request["path"], inline_limit=request["inline_limit"], verify=True)
+        else:
+            found = index_source(source, inline_limit=request["inline_limit"], verify=True)
+        kind, content = INDEX, pack({"shard": found})
+    except WellkitError as error:
+        kind, content = ERROR, json.dumps({"kind": type(error).__name__, "message": str(error)}).encode()
+    if source is not None and source.missing:  # whatever came of it, it came of a part
+        kind, content = MISSING, json.dumps(source.missing).encode()
+    return kind, content
 
 
 def _limit_memory() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from math import prod
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from wellkit.errors import ShardError
 from wellkit.index.model import MISSING, Codec
+from wellkit.index.source import ShardSource, read
 
 MAX_CHUNKS = 1 << 26  # larger grids than this take longer to index than libhdf5 takes to read them
 MAX_CHUNK_BYTES = (1 << 32) - 1  # the format's own limit before HDF5 2.0
@@ -38,14 +38,13 @@ class ChunkTable:
 
 
 def read_chunk_table(
-    dataset: h5py.Dataset, codecs: tuple[Codec, ...], file_size: int, descriptor: int, user_block: int
+    dataset: h5py.Dataset, codecs: tuple[Codec, ...], source: ShardSource, user_block: int
 ) -> ChunkTable:
     """The chunk table of an array, one call of libhdf5 for all chunks.
 
     Args:
         codecs: its filter pipeline.
-        file_size: bytes of the file.
-        descriptor: the file, open for reading.
+        source: the file.
         user_block: bytes before the HDF5 superblock.
 
     Raises:
@@ -64,13 +63,13 @@ def read_chunk_table(
     positions, places = rows[:, : len(shape)], rows[:, len(shape) :]
     numbers = _numbers(dataset, positions, chunk, grid)
     masks, offsets, sizes = places[:, 0], places[:, 1], places[:, 2]
-    _check_places(dataset, positions, offsets, sizes, masks, codecs, nbytes, file_size)
+    _check_places(dataset, positions, offsets, sizes, masks, codecs, nbytes, source.size)
     if user_block and len(rows):
-        _check_user_block(dataset, positions[0], int(offsets[0]), int(sizes[0]), descriptor)
+        _check_user_block(dataset, positions[0], int(offsets[0]), int(sizes[0]), source)
     table = ChunkTable(np.full(count, MISSING, dtype=np.int64), np.zeros(count, dtype=np.int64), None)
     table.offsets[numbers] = offsets
     table.sizes[numbers] = sizes
-    if codecs and _edges_unfiltered(dataset, positions, offsets, sizes, masks, codecs, nbytes, descriptor):
+    if codecs and _edges_unfiltered(dataset, positions, offsets, sizes, masks, codecs, nbytes, source):
         masks = np.where(_at_edge(dataset, positions), (1 << len(codecs)) - 1, masks)
     if np.any(masks):
         table.masks = np.zeros(count, dtype=np.uint32)
@@ -146,10 +145,10 @@ def _check_places(
         )
 
 
-def _check_user_block(dataset: h5py.Dataset, position: np.ndarray, offset: int, size: int, descriptor: int) -> None:
+def _check_user_block(dataset: h5py.Dataset, position: np.ndarray, offset: int, size: int, source: ShardSource) -> None:
     """Some versions of libhdf5 count a chunk's offset from behind the user block: see which one this is."""
     _, stored = dataset.id.read_direct_chunk(tuple(position.tolist()))
-    if os.pread(descriptor, size, offset) != bytes(stored):
+    if read(source, size, offset) != bytes(stored):
         raise UnsupportedError("a user block, with which this libhdf5 does not tell offsets in the file")
 
 
@@ -166,7 +165,7 @@ def _edges_unfiltered(
     masks: np.ndarray,
     codecs: tuple[Codec, ...],
     nbytes: int,
-    descriptor: int,
+    source: ShardSource,
 ) -> bool:
     """Whether chunks that reach beyond the array are stored without their filters.
 
@@ -186,7 +185,7 @@ def _edges_unfiltered(
             for first, step, size in zip(position, dataset.chunks, dataset.shape, strict=True)
         )
         expected = dataset[tuple(slice(first, first + cut.stop) for first, cut in zip(position, inside, strict=True))]
-        raw = np.frombuffer(os.pread(descriptor, nbytes, int(offsets[row])), dtype=np.uint8)
+        raw = np.frombuffer(read(source, nbytes, int(offsets[row])), dtype=np.uint8)
         plain = _equal(raw, dataset, inside, expected)
         if not plain or any(codec.name != "shuffle" for codec in codecs):
             return plain

@@ -23,7 +23,8 @@ from wellkit.index.fingerprint import LENGTH
 from wellkit.index.model import ArrayIndex, Attributes, ShardIndex
 from wellkit.index.skeleton import ArraySkeleton, Skeleton, own_attributes, split_skeletons
 
-VERSION = 1
+VERSION = 2
+_OLDER = {1: 14}  # columns of older versions, which lack the last ones
 _MAGIC = b"WKINDEX\x00"
 _HEADER = struct.Struct("<8sIIQQIII")  # magic, version, columns, directory size, tables size, checksum, zero, own
 HEADER_SIZE = _HEADER.size
@@ -47,6 +48,7 @@ _COLUMNS = {
     "blobs": "u1",
     "table_starts": "<i8",
     "table_sums": "<u4",
+    "contents": "u1",  # (shard) what is known of the content, see ShardIndex; ends are zero bytes
 }
 
 
@@ -127,6 +129,7 @@ def pack(shards: Mapping[str, ShardIndex]) -> bytes:
         "blobs": blob_content,
         "table_starts": table_starts,
         "table_sums": [zlib.crc32(table) for table in tables],
+        "contents": b"".join(shard.content.encode() + b"\0" for shard in indexes),
     }
     parts: list[bytes] = []
     for name, dtype in _COLUMNS.items():
@@ -149,7 +152,7 @@ def sizes_of(header: bytes) -> tuple[int, int]:
     _, version, columns, directory, tables, _, _, own = _HEADER.unpack(header[:HEADER_SIZE])
     if zlib.crc32(header[: HEADER_SIZE - 4]) != own:
         raise BadIndexError("a damaged header")
-    if version != VERSION or columns != len(_COLUMNS):
+    if columns != (len(_COLUMNS) if version == VERSION else _OLDER.get(version)):
         raise BadIndexError(f"version {version}, this wellkit reads version {VERSION}")
     return directory, tables
 
@@ -176,7 +179,7 @@ class Packed:
             raise BadIndexError("a damaged directory")
         column: dict[str, np.ndarray] = {}
         position = 0
-        for key, dtype in _COLUMNS.items():
+        for key, dtype in list(_COLUMNS.items())[: _HEADER.unpack(header)[2]]:
             (size,) = _COLUMN.unpack_from(directory, position)
             position += _COLUMN.size
             kind = np.dtype(dtype)
@@ -187,6 +190,8 @@ class Packed:
         self.sizes: list[int] = column["sizes"].tolist()
         self.skeleton_numbers: list[int] = column["skeletons"].tolist()
         self._fingerprints = column["fingerprints"].tobytes()
+        known = column["contents"].tobytes().decode("utf-8", "replace").split("\0") if "contents" in column else []
+        self.contents = tuple(known[: len(self.paths)]) or ("",) * len(self.paths)
         self._skeletons: dict[int, Skeleton] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -202,6 +207,7 @@ class Packed:
             fingerprint=self._fingerprints[number * LENGTH : (number + 1) * LENGTH],
             arrays=PackedArrays(self, number),
             attributes=PackedAttributes(self, number),
+            content=self.contents[number],
         )
 
     def skeleton(self, number: int) -> Skeleton:

@@ -107,51 +107,39 @@ class _FileTables:
             raise ShardError(f"{self._path}: cannot be read ({error.strerror or error})") from error
 
 
-class TreeIndex:
-    """The index of a tree of shards. Picklable; safe under fork, spawn and threads.
+class ShardTable:
+    """Indexes of many shards by path. Picklable; safe under fork, spawn and threads."""
 
-    Raises:
-        OSError: (on making one) the file is not there or cannot be read.
-        BadIndexError: (on making one) it is damaged or of another version.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        path = os.fspath(index_path(folder))
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        keep = False
-        try:
-            header = os.pread(descriptor, HEADER_SIZE, 0)
-            directory, tables = sizes_of(header)
-            if os.fstat(descriptor).st_size != HEADER_SIZE + directory + tables:
-                raise BadIndexError("truncated, or longer than it says")
-            keep = tables > 0
-            source = _FileTables(path, header, descriptor if keep else None)
-            self._packed = Packed(header, os.pread(descriptor, directory, HEADER_SIZE), source, path)
-        finally:
-            if not keep:
-                os.close(descriptor)
-        self._numbers = {name: number for number, name in enumerate(self._packed.paths)}
+    def __init__(self, packed: Packed) -> None:
+        self._packed = packed
+        self._numbers = {name: number for number, name in enumerate(packed.paths)}
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Of the shards, relative to `folder`, sorted."""
+        """Of the shards, relative to the folder they lie below, sorted."""
         return self._packed.paths
 
-    def find(self, path: str, size: int | None = None) -> ShardIndex | None:
+    def find(self, path: str, size: int | None = None, content: str = "") -> ShardIndex | None:
         """The index of one shard.
 
         Args:
-            path: relative to `folder`.
+            path: relative to the folder the index is of.
             size: bytes of the file now; None to take the index as it is.
+            content: hash of the file now, as in `ShardIndex.content`, where it is known.
 
         Returns:
-            None where the shard is not indexed, or had another size when it was.
+            None where the shard is not indexed, or was another file when it was.
         """
         number = self._numbers.get(path)
         if number is None or (size is not None and self._packed.sizes[number] != size):
             return None
+        recorded = self._packed.contents[number]
+        if content and recorded and content != recorded and _kind(content) == _kind(recorded):
+            return None
         return self._packed.shard(number)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._numbers
 
     def skeleton_of(self, path: str) -> int:
         """A number that two shards share exactly where all is alike but places, values of small arrays, and the root
@@ -169,3 +157,37 @@ class TreeIndex:
     def own_attributes(self, path: str) -> Attributes:
         """Those root attributes of one shard. Raises KeyError where it is not indexed."""
         return self._packed.own_attributes(self._numbers[path])
+
+
+def _kind(content: str) -> str:
+    return content.partition(":")[0]
+
+
+class TreeIndex(ShardTable):
+    """The index of a tree of shards, from a file whose chunk tables stay on disk until they are used.
+
+    Args:
+        folder: what the paths are relative to.
+        path: the file; by default where `write_tree_index` puts it.
+
+    Raises:
+        OSError: (on making one) the file is not there or cannot be read.
+        BadIndexError: (on making one) it is damaged or of another version.
+    """
+
+    def __init__(self, folder: str, path: str | None = None) -> None:
+        self.folder = folder
+        path = os.fspath(index_path(folder)) if path is None else path
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        keep = False
+        try:
+            header = os.pread(descriptor, HEADER_SIZE, 0)
+            directory, tables = sizes_of(header)
+            if os.fstat(descriptor).st_size != HEADER_SIZE + directory + tables:
+                raise BadIndexError("truncated, or longer than it says")
+            keep = tables > 0
+            source = _FileTables(path, header, descriptor if keep else None)
+            super().__init__(Packed(header, os.pread(descriptor, directory, HEADER_SIZE), source, path))
+        finally:
+            if not keep:
+                os.close(descriptor)

@@ -16,6 +16,7 @@ from wellkit.errors import DataNotFoundError, ShardError
 HEAD = 64 << 10
 TAIL = 4 << 10
 LENGTH = 16  # bytes of a fingerprint
+UNKNOWN = bytes(LENGTH)  # in place of a fingerprint: only parts of the file were seen
 
 
 def fingerprint(path: str | os.PathLike[str]) -> tuple[int, bytes]:
@@ -51,12 +52,24 @@ def fingerprint_of(descriptor: int, where: str) -> tuple[int, bytes]:
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise ShardError(f"{where}: is {what}, so no HDF5 file can be read from it")
         size = status.st_size
-        hasher = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=LENGTH)
-        hasher.update(os.pread(descriptor, HEAD, 0))
-        if size > HEAD:
-            hasher.update(os.pread(descriptor, TAIL, max(HEAD, size - TAIL)))
+        head = os.pread(descriptor, HEAD, 0)
+        tail = os.pread(descriptor, TAIL, max(HEAD, size - TAIL)) if size > HEAD else b""
     except ShardError:
         raise
     except OSError as error:
         raise ShardError(f"{where}: cannot be read ({error.strerror or error})") from error
-    return size, hasher.digest()
+    return size, digest_of(size, head, tail)
+
+
+def digest_of(size: int, head: bytes, tail: bytes) -> bytes:
+    """The fingerprint of a file.
+
+    Args:
+        size: its bytes.
+        head: its first `HEAD` bytes; all of them, if it has fewer.
+        tail: its last `TAIL` bytes, without those that `head` holds.
+    """
+    hasher = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=LENGTH)
+    hasher.update(head)
+    hasher.update(tail)
+    return hasher.digest()

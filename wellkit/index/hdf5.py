@@ -16,9 +16,9 @@ import numpy as np
 
 from wellkit.errors import DataNotFoundError, ShardError, WellkitError
 from wellkit.index.chunks import ChunkTable, UnsupportedError, check_overlaps, read_chunk_table
-from wellkit.index.fingerprint import fingerprint_of, open_for_reading
 from wellkit.index.lookups import check_lookups
 from wellkit.index.model import ArrayIndex, Attributes, Codec, ShardIndex
+from wellkit.index.source import LocalSource, ShardSource
 
 INLINE_LIMIT = 64 << 10  # bytes of an array that the index holds itself
 MAX_OBJECTS = 100_000
@@ -44,29 +44,29 @@ def index_shard(path: str | os.PathLike[str], *, inline_limit: int = INLINE_LIMI
     """
     where = os.fspath(path)
     with _explained(where):
-        descriptor = open_for_reading(where)
+        source = LocalSource(where)
         try:
-            size, fingerprint = fingerprint_of(descriptor, where)
-            with _open(where) as file:
-                walk = _Walk(file, size, descriptor, inline_limit)
-                walk.visit(file["/"], "", ())
-            check_overlaps(walk.extents)
-            if verify:
-                check_lookups(where, list(walk.arrays.values()))
-            if (size, fingerprint) != fingerprint_of(descriptor, where):
-                raise ShardError("is being written; try again when it is whole")
+            return index_source(source, inline_limit=inline_limit, verify=verify)
         finally:
-            os.close(descriptor)
-    return ShardIndex(size, fingerprint, walk.arrays, walk.attributes)
+            source.close()
 
 
-def _open(path: str) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if "lock" not in str(error):
-            raise
-        return h5py.File(path, "r", locking=False)  # a file system without locks
+def index_source(source: ShardSource, *, inline_limit: int = INLINE_LIMIT, verify: bool = False) -> ShardIndex:
+    """As `index_shard`, of a shard that need not be a local file, or not all of one.
+
+    Where bytes are missing (`PiecesSource.missing`), what is returned or raised means nothing.
+    """
+    with _explained(source.where):
+        identity = source.identity()
+        with source.open() as file:
+            walk = _Walk(file, source, inline_limit)
+            walk.visit(file["/"], "", ())
+        check_overlaps(walk.extents)
+        if verify:
+            check_lookups(source, list(walk.arrays.values()))
+        if identity != source.identity():
+            raise ShardError("is being written; try again when it is whole")
+    return ShardIndex(*identity, walk.arrays, walk.attributes)
 
 
 @contextmanager
@@ -93,12 +93,12 @@ def _explained(where: str) -> Iterator[None]:
 class _Walk:
     """Visits every object of a file once a path, and indexes it."""
 
-    def __init__(self, file: h5py.File, size: int, descriptor: int, inline_limit: int) -> None:
+    def __init__(self, file: h5py.File, source: ShardSource, inline_limit: int) -> None:
         self.arrays: dict[str, ArrayIndex] = {}
         self.attributes: dict[str, Attributes] = {}
         self.extents: list[tuple[np.ndarray, np.ndarray]] = []
-        self._size = size
-        self._descriptor = descriptor
+        self._source = source
+        self._size = source.size
         self._inline_limit = inline_limit
         self._user_block = int(file.userblock_size)
         self._fileno = h5py.h5o.get_info(file.id).fileno
@@ -107,19 +107,27 @@ class _Walk:
     def visit(self, group: h5py.Group, path: str, above: tuple[tuple[int, int], ...]) -> None:
         """Index a group and all below it."""
         identity = _identity(group)
-        self.attributes[path] = _attributes(group, path)
+        with self._source.attempt():
+            self.attributes[path] = _attributes(group, path)
         for name in group:
             text = name if isinstance(name, str) else name.decode("utf-8", errors="backslashreplace")
             below = f"{path}/{text}".lstrip("/")
-            found = self._child(group, name)
-            if isinstance(found, h5py.Dataset):
-                with _named(below):
-                    self.attributes[below] = _attributes(found, below)
-                    self.arrays[below] = self._array(found, below)
-            elif isinstance(found, h5py.Group) and _identity(found) not in (*above, identity):
-                self.visit(found, below, (*above, identity))
+            self._source.rank = 0
+            with self._source.attempt():
+                found = self._child(group, name)
+                if isinstance(found, h5py.Dataset):
+                    self._visit_array(found, below)
+                elif isinstance(found, h5py.Group) and _identity(found) not in (*above, identity):
+                    self.visit(found, below, (*above, identity))
             if len(self.attributes) > MAX_OBJECTS:
                 raise ShardError(f"holds more than {MAX_OBJECTS} objects, which is more than an index is made for")
+
+    def _visit_array(self, dataset: h5py.Dataset, path: str) -> None:
+        self._source.rank = len(dataset.shape or ())
+        with _named(path):
+            with self._source.attempt():
+                self.attributes[path] = _attributes(dataset, path)
+            self.arrays[path] = self._array(dataset, path)
 
     def _child(self, group: h5py.Group, name: str | bytes) -> Any:
         try:
@@ -173,7 +181,7 @@ class _Walk:
         codecs = _codecs(plist)
         new = self._is_new(dataset)
         if layout == h5py.h5d.CHUNKED:
-            table = read_chunk_table(dataset, codecs, self._size, self._descriptor, self._user_block)
+            table = read_chunk_table(dataset, codecs, self._source, self._user_block)
             common["chunk_shape"] = dataset.chunks
             _check_fill(plist, table.n_missing)
             if table.n_missing == table.offsets.size:

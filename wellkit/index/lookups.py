@@ -8,36 +8,32 @@ does not read there.
 
 from __future__ import annotations
 
-import io
+from typing import Any
 
 import h5py
 import numpy as np
 
 from wellkit.errors import ShardError
 from wellkit.index.model import MISSING, ArrayIndex
+from wellkit.index.source import ShardSource, SourceStream
 
 
-class _Listener(io.FileIO):
+class _Listener(SourceStream):
     """A file that notes reads of chunks instead of doing them."""
 
-    def __init__(self, path: str, starts: set[int]) -> None:
-        super().__init__(path, "rb")
+    def __init__(self, source: ShardSource, starts: set[int]) -> None:
+        super().__init__(source)
         self._starts = starts
-        self._position = 0
         self.heard: tuple[int, int] | None = None
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._position = super().seek(offset, whence)
-        return self._position
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         if self._position in self._starts:
             self.heard = (self._position, len(buffer))
             return len(buffer)
         return super().readinto(buffer)
 
 
-def check_lookups(path: str, arrays: list[ArrayIndex]) -> None:
+def check_lookups(source: ShardSource, arrays: list[ArrayIndex]) -> None:
     """Look up every chunk of the chunked arrays among `arrays`.
 
     Raises:
@@ -48,7 +44,7 @@ def check_lookups(path: str, arrays: list[ArrayIndex]) -> None:
     if not chunked:
         return
     starts = {start for array in chunked for start in array.offsets.tolist() if start != MISSING}
-    with _Listener(path, starts) as stream, h5py.File(stream, "r") as file:
+    with _Listener(source, starts) as stream, h5py.File(stream, "r") as file:
         for array in chunked:
             _check_array(file[array.name], array, stream)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from wellkit.errors import ShardError
-from wellkit.index.fingerprint import fingerprint, fingerprint_of
+from wellkit.index.fingerprint import UNKNOWN, fingerprint, fingerprint_of
 
 Layout = Literal["contiguous", "chunked", "inline", "missing", "fallback"]
 LAYOUTS: tuple[Layout, ...] = ("contiguous", "chunked", "inline", "missing", "fallback")
@@ -133,12 +133,14 @@ class ShardIndex:
         arrays: by path, in the order of the file.
         attributes: of every group and array by path ("" is the root group): str, or NumPy scalars and arrays
             (of numbers, of bool, of object holding str). Attributes of other types are left out.
+        content: hash of the whole file as a listing tells it, e.g. "sha256:..."; empty where it is not known.
     """
 
     size: int
     fingerprint: bytes
     arrays: Mapping[str, ArrayIndex]
     attributes: Mapping[str, Attributes]
+    content: str = ""
 
     def root(self) -> IndexGroup:
         """The root group as h5py would show it: attributes, names, shapes and dtypes; no values."""
@@ -156,7 +158,7 @@ class ShardIndex:
         """
         where = os.fspath(path)
         size, found = fingerprint(where) if descriptor is None else fingerprint_of(descriptor, where)
-        if size != self.size or found != self.fingerprint:
+        if size != self.size or (found != self.fingerprint and self.fingerprint != UNKNOWN):
             what = f"{size} bytes, {self.size} were indexed" if size != self.size else "its first or last bytes differ"
             raise ShardError(
                 f"{where}: has changed since it was indexed ({what}); run `wellkit index` on its folder again"

@@ -17,10 +17,11 @@ from types import TracebackType
 from typing import Any
 
 from wellkit.errors import DataNotFoundError, ShardError, WellkitError
-from wellkit.index.child import ANSWER, ERROR, INDEX
+from wellkit.index.child import ANSWER, ERROR, INDEX, MISSING
 from wellkit.index.columns import BadIndexError, unpack
 from wellkit.index.hdf5 import INLINE_LIMIT
 from wellkit.index.model import ShardIndex
+from wellkit.index.source import Gap, Piece
 
 TIMEOUT = 60.0  # seconds a file; a large one takes a tenth of a second
 _START = 60.0  # seconds that a child may take to import what it needs
@@ -45,13 +46,42 @@ class Indexer:
             ShardError: it cannot be indexed; also where parsing it crashes or does not end. Names the file.
         """
         where = os.fspath(path)
-        request = {"path": where, "seconds": self._timeout, "inline_limit": self._inline_limit}
+        found = self._ask(where, {"path": where}, ())
+        assert isinstance(found, ShardIndex)  # a whole file has no missing pieces
+        return found
+
+    def index_pieces(
+        self, where: str, size: int, pieces: Sequence[Piece], *, with_fingerprint: bool = False
+    ) -> ShardIndex | list[Gap]:
+        """The index of a shard of which only pieces are at hand, or which others are needed to make it.
+
+        Args:
+            where: its name, for messages.
+            size: its bytes.
+            pieces: in order, apart from each other.
+            with_fingerprint: whether its first and last bytes are needed too, for the fingerprint.
+
+        Raises:
+            ShardError: as `index`.
+        """
+        extents = [[start, len(content)] for start, content in pieces]
+        request = {"path": where, "size": size, "pieces": extents, "fingerprint": with_fingerprint}
+        return self._ask(where, request, [content for _, content in pieces])
+
+    def start(self) -> None:
+        """Start the child now, so that it is ready when it is needed."""
+        self._running()
+
+    def _ask(self, where: str, request: dict[str, Any], contents: Sequence[bytes]) -> ShardIndex | list[Gap]:
+        request |= {"seconds": self._timeout, "inline_limit": self._inline_limit}
         try:
             child = self._running()
             assert child.stdin is not None
             child.stdin.write(json.dumps(request).encode() + b"\n")
+            for content in contents:
+                child.stdin.write(content)
             child.stdin.flush()
-            kind, content = self._answer(child)
+            kind, answer = self._answer(child)
             self._fresh = False
         except _TimeoutError as error:
             self.close()
@@ -63,10 +93,12 @@ class Indexer:
             self.close()  # interrupted: the next answer would be to this request
             raise
         if kind == ERROR:
-            told = json.loads(content)
+            told = json.loads(answer)
             raise (DataNotFoundError if told["kind"] == "DataNotFoundError" else ShardError)(told["message"])
         try:
-            packed = unpack(content, where)
+            if kind == MISSING and "size" in request:
+                return _gaps(answer, request["size"])
+            packed = unpack(answer, where)
             if kind != INDEX or len(packed) != 1:
                 raise BadIndexError("not one index")
             found = packed.shard(0)
@@ -126,6 +158,14 @@ class Indexer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _gaps(content: bytes, size: int) -> list[Gap]:
+    """The pieces that a child asks for, which must lie in the file. Raises ValueError or TypeError."""
+    gaps = [(int(start), int(stop), int(rank)) for start, stop, rank in json.loads(content)]
+    if not gaps or not all(0 <= start < stop <= size and 0 <= rank <= 32 for start, stop, rank in gaps):
+        raise ValueError("it asks for bytes outside the file")
+    return gaps
 
 
 class _TimeoutError(Exception):

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
+from wellkit.index.model import MISSING
 from wellkit.readers.geometry import FieldGeometry, WindowGeometry
 from wellkit.readers.pieces import Piece, Pieces
 from wellkit.readers.plan import WindowRequest
@@ -32,26 +33,39 @@ class ChunkedWindow:
         return target
 
 
-class _Frame:
-    """One field of one frame: the pieces it takes and where in them it lies."""
+class Frame:
+    """One field of one frame: the pieces it takes and where in them it lies.
+
+    Attributes:
+        field: the field.
+        pieces: a range of the file, where the frame lies in it as it is; else what it takes of each of `field.boxes`,
+            a whole chunk, or of one that is stored as it is the frame's part, a range.
+    """
 
     def __init__(self, pieces: Pieces, path: str, field: FieldGeometry, trajectory: int, frame: int) -> None:
-        self._field = field
+        self.field = field
         self._inner: tuple[int, ...] = ()
         self._offset = field.offset(trajectory, frame)
         self.pieces: list[Piece] = []
-        if field.kind == "contiguous":
-            self.pieces = [pieces.plan_range(path, field, field.in_file(trajectory, frame), field.span)]
+        place = field.in_file(trajectory, frame)
+        if place != MISSING:
+            self.pieces = [pieces.plan_range(path, field, place, field.span)]
             self._offset = 0
         elif field.boxes:
-            number = field.slab(trajectory, frame)
+            slab, array = field.slab(trajectory, frame), field.array
             if field.kind == "boxes":
                 self._inner = field.in_chunk(trajectory, frame)
-            self.pieces = [pieces.plan_chunk(path, field, number + box.number) for box in field.boxes]
+            for box in field.boxes:
+                offset = int(array.offsets[slab + box.number])
+                if array.codecs or offset == MISSING:
+                    self.pieces.append(pieces.plan_chunk(path, field, slab + box.number))
+                else:
+                    first, nbytes = field.part_of_chunk(self._inner)
+                    self.pieces.append(pieces.plan_range(path, field, offset + first, nbytes))
 
     def place(self) -> tuple[np.ndarray, int]:
         """(memory, uint8, and the byte in it where the first needed element lies). The pieces must be there."""
-        field = self._field
+        field = self.field
         if field.kind == "inline":
             return np.frombuffer(field.array.inline or b"", np.uint8), self._offset
         if field.kind == "missing":
@@ -61,10 +75,12 @@ class _Frame:
             assert buffers[0] is not None
             return buffers[0], self._offset
         dense = np.empty(field.dense_shape, field.dtype)
-        for box, buffer in zip(field.boxes, buffers, strict=True):
-            assert buffer is not None
-            chunk = buffer.view(field.dtype).reshape(field.array.chunk_shape)[self._inner]
-            dense[box.target] = chunk[box.source]
+        for box, piece in zip(field.boxes, self.pieces, strict=True):
+            assert piece.buffer is not None
+            values = piece.buffer.view(field.dtype)
+            if piece.is_chunk:
+                values = values.reshape(field.array.chunk_shape)[self._inner]
+            dense[box.target] = values.reshape(field.array.chunk_shape[field.lead :])[box.source]
         return dense.reshape(-1).view(np.uint8), 0
 
 
@@ -72,7 +88,8 @@ class Unit:
     """One step of one window: the smallest work that threads share.
 
     Attributes:
-        pieces: what it is made of; one that it needs twice stands there twice.
+        frames: of the step before, where it is a difference, and of the step itself; in each the fields.
+        pieces: what they are made of; one that is needed twice stands there twice.
     """
 
     def __init__(self, job: ChunkedWindow, step: int, pieces: Pieces) -> None:
@@ -81,7 +98,7 @@ class Unit:
         self.is_delta = step >= geometry.n_input
         self.frames = [
             [
-                _Frame(pieces, request.path, field, request.trajectory, request.start + number * request.stride)
+                Frame(pieces, request.path, field, request.trajectory, request.start + number * request.stride)
                 for field in geometry.fields
             ]
             for number in ([step - 1, step] if self.is_delta else [step])

@@ -152,6 +152,12 @@ class FieldGeometry:
         index = self._index(trajectory, frame)
         return tuple(i % size for i, size in zip(index, self.array.chunk_shape, strict=False))
 
+    def part_of_chunk(self, inner: tuple[int, ...]) -> tuple[int, int]:
+        """(bytes from a chunk's beginning to its part of one frame, bytes of that part), decoded; see `in_chunk`."""
+        shape, item = self.array.chunk_shape, self.dtype.itemsize
+        first = sum(index * step for index, step in zip(inner, row_major(shape), strict=False))
+        return item * first, item * prod(shape[self.lead :])
+
     def in_file(self, trajectory: int, frame: int) -> int:
         """The file offset of the frame's first needed element; MISSING if it does not lie in the file as it is."""
         if self.kind == "contiguous":

@@ -27,6 +27,11 @@ class Piece:
         self.state = _NEW
         self.buffer: np.ndarray | None = None
 
+    @property
+    def is_chunk(self) -> bool:
+        """Whether it is a chunk, not a range."""
+        return self.source[3] == 0
+
 
 class Pieces:
     """The pieces of one batch. Thread-safe once all are planned."""
@@ -45,7 +50,8 @@ class Pieces:
 
     def plan_range(self, path: str, field: FieldGeometry, offset: int, nbytes: int) -> Piece:
         """Note one more use of bytes of the file."""
-        return self._plan((path, field.array.name, offset, nbytes), (path, field, offset, nbytes))
+        # A range may be fetched with holes, where a crop needs nothing: only those of one crop are the same.
+        return self._plan((path, id(field), offset, nbytes), (path, field, offset, nbytes))
 
     def _plan(self, key: Hashable, source: tuple[str, FieldGeometry, int, int]) -> Piece:
         piece = self._pieces.get(key)
@@ -84,7 +90,7 @@ class Pieces:
         with self._changed:
             piece.buffer = buffer
             piece.state = _FAILED if buffer is None else _READY
-            self.n_decoded += buffer is not None and piece.source[3] == 0
+            self.n_decoded += buffer is not None and piece.is_chunk
             self._changed.notify_all()
 
     def _load(self, piece: Piece) -> np.ndarray:

@@ -15,6 +15,7 @@ from wellkit.readers.hdf5 import Hdf5Reader
 from wellkit.readers.indexed import IndexedReader
 from wellkit.readers.protocol import ShardReader
 from wellkit.readers.ranged import RangedReader
+from wellkit.readers.remote import RemoteReader
 from wellkit.readers.zarr import ZarrReader
 from wellkit.storage import locate
 
@@ -84,6 +85,7 @@ def _open_remote(
     from wellkit.fetch.ranges import RangeReader
 
     ranges = RangeReader(storage_options, connections=CONNECTIONS)
+    windows = RemoteReader(ranges, connections=CONNECTIONS)
     opened: dict[str, tuple[ShardReader, WellLayout]] = {}
     alike = _Alike()
     found = find_indexes(listing, locations, storage_options, published=published, reader=ranges)
@@ -95,7 +97,7 @@ def _open_remote(
             continue
         listed = listing.file(location)
         is_checked = listed is not None and listed.size is not None
-        reader = RangedReader(location, table, path, ranges, storage_options, is_checked=is_checked)
+        reader = RangedReader(location, table, path, ranges, storage_options, is_checked=is_checked, windows=windows)
         opened[location] = reader, alike.layout(reader, table, path)
     return opened
 

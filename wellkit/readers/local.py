@@ -16,7 +16,7 @@ from wellkit.readers.chunked import ChunkedWindow, read_chunked
 from wellkit.readers.descriptors import Descriptors
 from wellkit.readers.output import Geometries, check_output, load_kernels
 from wellkit.readers.plain import PlainWindow, Source, read_plain
-from wellkit.readers.plan import FieldPlan, WindowRequest
+from wellkit.readers.plan import FieldPlan, WindowBatch, WindowRequest
 from wellkit.readers.workers import usable_cores
 
 _FILES = Descriptors()
@@ -92,6 +92,11 @@ class LocalReader:
         if left:
             windows = [ChunkedWindow(requests[n], geometries[n], out[n], rest[n]) for n in left]
             read_chunked(windows, _FILES, kernels, self._threads())
+
+    def read_all(self, batches: Sequence[WindowBatch]) -> None:
+        """As `read_windows` for each."""
+        for batch in batches:
+            self.read_windows(*batch)
 
     def read_constant(
         self, path: str, fields: tuple[FieldPlan, ...], trajectory: int, crop: tuple[slice, ...], out: np.ndarray

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class WindowRequest:
     """Some frames of one trajectory.
 
     Attributes:
-        path: the shard, a local path.
+        path: the shard: a local path, or for the remote reader an address.
         fields: what to read; the same tuple object for every window of a shard is fastest.
         trajectory: which one.
         start, n_steps, stride: frames start, start + stride, ... (n_steps of them).
@@ -59,6 +60,14 @@ class WindowRequest:
     stride: int
     n_input: int
     crop: tuple[slice, ...]
+
+
+class WindowBatch(NamedTuple):
+    """Windows of one shape and where they go, see `WindowReader.read_windows`."""
+
+    requests: Sequence[WindowRequest]
+    out: np.ndarray
+    tail: np.ndarray | None = None
 
 
 def n_channels(fields: Sequence[FieldPlan]) -> int:

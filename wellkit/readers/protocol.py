@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
+
+from wellkit.readers.plan import FieldPlan, WindowBatch, WindowRequest
 
 
 class ShardReader(Protocol):
@@ -30,4 +33,22 @@ class ShardReader(Protocol):
 
     def close(self) -> None:
         """Let go of what this process holds open."""
+        ...
+
+
+class WindowReader(Protocol):
+    """Fills the caller's arrays with windows of shards. Picklable, safe under fork, spawn and threads."""
+
+    def read_windows(self, requests: Sequence[WindowRequest], out: np.ndarray, tail: np.ndarray | None = None) -> None:
+        """Fill `out`, axes (window, step, space..., channel), and with the steps behind those `tail`."""
+        ...
+
+    def read_all(self, batches: Sequence[WindowBatch]) -> None:
+        """As `read_windows` for each, at once where that takes less time."""
+        ...
+
+    def read_constant(
+        self, path: str, fields: tuple[FieldPlan, ...], trajectory: int, crop: tuple[slice, ...], out: np.ndarray
+    ) -> None:
+        """Fill `out`, axes (space..., channel), with fields that have no time axis."""
         ...

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from wellkit.errors import FormatError, ShardError, WellkitWarning
 from wellkit.index.file import ShardTable
 from wellkit.index.model import MISSING, ArrayIndex, ShardIndex
 from wellkit.readers import numpy_kernels
-from wellkit.readers.descriptors import OpenFile
 from wellkit.readers.hdf5 import Hdf5Reader
 from wellkit.readers.inflate import decode_chunk
+from wellkit.readers.remote import RemoteReader
+from wellkit.readers.stored import TakeBuffer
 from wellkit.storage import without_secrets
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class RangedReader:
         storage_options: for arrays that only libhdf5 can read.
         is_checked: whether the file is known to have the size that was indexed; else it is asked for before the
             first read.
+        windows: reads windows of the shards of the tree from the same ranges; None: one for this shard alone.
+
+    Attributes:
+        windows: the same.
     """
 
     def __init__(
@@ -65,10 +70,12 @@ class RangedReader:
         storage_options: Mapping[str, Any] | None = None,
         *,
         is_checked: bool = True,
+        windows: RemoteReader | None = None,
     ) -> None:
         self.location = location
         self._table, self._path = table, path
         self._ranges = ranges
+        self.windows = windows if windows is not None else RemoteReader(ranges)
         self._storage_options = dict(storage_options or {})
         self._is_checked = is_checked
         self._index: ShardIndex | None = None
@@ -173,7 +180,7 @@ class RangedReader:
         }
         self._fetch([(int(array.offsets[number]), content.size, content.data) for number, content in stored.items()])
         for box, number in zip(boxes, numbers, strict=True):
-            file = cast(OpenFile, _Fetched(without_secrets(self.location), stored.get(number)))
+            file = _Fetched(without_secrets(self.location), stored.get(number))
             data = decode_chunk(file, array, number, numpy_kernels, lambda size: np.empty(size, np.uint8))
             chunk = data.view(array.dtype).reshape(array.chunk_shape)
             out[tuple(target for _, _, target in box)] = chunk[tuple(source for _, source, _ in box)]
@@ -221,14 +228,16 @@ class RangedReader:
 class _Fetched:
     """The stored bytes of one chunk, as `decode_chunk` wants them."""
 
+    advice = "its index or the file is wrong: write the index again with `wellkit index`, or download the shard"
+
     def __init__(self, path: str, content: np.ndarray | None) -> None:
         self.path = path
         self._content = content
 
-    def read_into(self, buffers: Sequence[memoryview], offset: int) -> None:
-        """Fill the one buffer there is."""
+    def stored(self, offset: int, nbytes: int, take: TakeBuffer) -> np.ndarray:
+        """The bytes there are."""
         assert self._content is not None
-        buffers[0][:] = self._content.data
+        return self._content
 
 
 def _check_places(array: ArrayIndex, size: int, location: str) -> None:

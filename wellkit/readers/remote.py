@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from wellkit.readers.chunked import ChunkedWindow, Unit, plan_units, read_unit
 from wellkit.readers.coalescing import GAP, Need, frame_needs, plan_transfers
 from wellkit.readers.output import Geometries, check_output, load_kernels
 from wellkit.readers.pieces import Piece, Pieces
-from wellkit.readers.plan import FieldPlan, WindowRequest
+from wellkit.readers.plan import FieldPlan, WindowBatch, WindowRequest
 from wellkit.readers.stored import StoredFile, TakeBuffer
 from wellkit.readers.workers import POOL, usable_cores
 from wellkit.storage import without_secrets
@@ -57,7 +58,7 @@ class RemoteReader:
         budget: bytes that are in memory at a time beside the output, as stored and, where they are compressed, as
             decoded. A larger batch is fetched in parts; a single step that needs more is read all the same.
         gap: bytes that are fetched though nobody needs them if that saves a request; see `plan_transfers`.
-        threads: helpers that decode and gather what has arrived. None: one a core, at most 8.
+        threads: helpers that decode and gather what has arrived. None: one a core, at most 8; in a worker process 1.
         compiled: True for numba's kernels, False for NumPy's (slower, same values); None: numba's where there are.
     """
 
@@ -100,17 +101,20 @@ class RemoteReader:
                 anything.
             ArgumentError: requests, arrays and output do not fit together, or an array is one that only libhdf5 reads.
         """
-        rest = check_output(requests, out, tail)
-        if out.size + rest.size == 0:
-            return
-        n_steps = out.shape[1] + rest.shape[1]
+        self.read_all([WindowBatch(requests, out, tail)])
+
+    def read_all(self, batches: Sequence[WindowBatch]) -> None:
+        """As `read_windows` for each, as one plan: all of them take no more round trips than one."""
         kernels = load_kernels(self._compiled)
-        windows = [
-            ChunkedWindow(
-                request, self._geometries.find(request, n_steps, out.shape[2:-1], out.shape[-1]), out[n], rest[n]
-            )
-            for n, request in enumerate(requests)
-        ]
+        windows: list[ChunkedWindow] = []
+        for requests, out, tail in batches:
+            rest = check_output(requests, out, tail)
+            if out.size + rest.size == 0:
+                continue
+            n_steps, space, n_channels = out.shape[1] + rest.shape[1], out.shape[2:-1], out.shape[-1]
+            for number, request in enumerate(requests):
+                geometry = self._geometries.find(request, n_steps, space, n_channels)
+                windows.append(ChunkedWindow(request, geometry, out[number], rest[number]))
         arrived = _Arrived()
         pieces = Pieces(arrived, kernels)
         for units in self._portions(plan_units(windows, pieces)):
@@ -138,7 +142,8 @@ class RemoteReader:
             portion.append(unit)
             seen.update(new)
             size += cost
-        yield portion
+        if portion:
+            yield portion
 
     def _read(self, units: Sequence[Unit], pieces: Pieces, arrived: _Arrived, kernels: ModuleType) -> None:
         """Fetch what is not there yet of what some steps need, and gather each as soon as it is."""
@@ -188,7 +193,10 @@ class RemoteReader:
         ]
 
     def _threads(self) -> int:
-        return self.threads or min(usable_cores(), 8)
+        if self.threads is not None:
+            return self.threads
+        # A worker process is one of several: threads of its own would only stand in the way of the others.
+        return 1 if multiprocessing.parent_process() is not None else min(usable_cores(), 8)
 
 
 def _cost(piece: Piece) -> int:

@@ -21,7 +21,8 @@ from wellkit.normalization import Normalization
 from wellkit.readers.indexed import IndexedReader
 from wellkit.readers.local import LocalReader
 from wellkit.readers.plan import FieldPlan, WindowRequest
-from wellkit.readers.protocol import ShardReader
+from wellkit.readers.protocol import ShardReader, WindowReader
+from wellkit.readers.ranged import RangedReader
 
 
 class Channel(NamedTuple):
@@ -114,7 +115,7 @@ class ShardAssembler:
     # straight from the file
 
     def request(self, window: WindowSpec) -> WindowRequest | None:
-        """The window for `LocalReader`; None where only h5py can read it, or the normalization is not affine."""
+        """The window for `source`; None where only h5py can read it, or the normalization is not affine."""
         plans = self._plan("variable", self.variable)
         if plans is None:
             return None
@@ -129,6 +130,11 @@ class ShardAssembler:
             self._crop,
         )
 
+    @property
+    def source(self) -> WindowReader:
+        """What reads windows of the shard; the same for all shards of a folder."""
+        return self._reader.windows if isinstance(self._reader, RangedReader) else local_reader()
+
     def _plan(self, key: str, channels: tuple[Channel, ...]) -> tuple[FieldPlan, ...] | None:
         if key not in self._plans:
             self._plans[key] = self._make_plan(channels)
@@ -136,7 +142,9 @@ class ShardAssembler:
 
     def _make_plan(self, channels: tuple[Channel, ...]) -> tuple[FieldPlan, ...] | None:
         norm, reader = self._normalization, self._reader
-        if not isinstance(reader, IndexedReader) or not (norm is None or isinstance(norm, Normalization)):
+        if not isinstance(reader, IndexedReader | RangedReader):
+            return None
+        if not (norm is None or isinstance(norm, Normalization)):
             return None
         plans = []
         for channel in channels:
@@ -178,7 +186,7 @@ class ShardAssembler:
         out = np.empty((window.n_steps, *self.shape(self.variable)), self.dtype(self.variable))
         request = self.request(window)
         if request is not None:
-            local_reader().read_windows([request], out[np.newaxis])
+            self.source.read_windows([request], out[np.newaxis])
             return out
         for channel in self.variable:
             values = self._read(channel.field, window.trajectory, window.frames)
@@ -198,7 +206,7 @@ class ShardAssembler:
         out = np.empty(self.shape(self.constant), self.dtype(self.constant))
         plans = self._plan("constant", self.constant)
         if plans is not None and out.size:
-            local_reader().read_constant(self._reader.location, plans, trajectory, self._crop, out)
+            self.source.read_constant(self._reader.location, plans, trajectory, self._crop, out)
         else:
             for channel in self.constant:
                 values = self._read(channel.field, trajectory, slice(None))

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from wellkit.datasets.assembly import ShardAssembler, WindowSpec, local_reader
+from wellkit.datasets.assembly import ShardAssembler, WindowSpec
 from wellkit.datasets.samples import SAMPLE_KEYS
 from wellkit.frameworks import Array, Framework, from_numpy, in_worker_process, register_collate, shared_array, stack
 
@@ -170,12 +170,15 @@ def read_batch(
         return None
     ((n_steps, n_input, shape, dtype),) = kinds
     size = len(requests)
+    source = windows[0][0].source
+    if any(shard.source is not source for shard, _ in windows):
+        return None
     batch: dict[str, Array] = {}
     if shape[-1]:
         # Inputs and outputs lie apart: each is to be contiguous, as stacking samples would have made it.
         inputs, batch["input_fields"] = new_array((size, n_input, *shape), dtype, framework, pool)
         outputs, batch["output_fields"] = new_array((size, n_steps - n_input, *shape), dtype, framework, pool)
-        local_reader().read_windows(requests, inputs, outputs)
+        source.read_windows(requests, inputs, outputs)
         batch = {key: values for key, values in batch.items() if 0 not in values.shape}
     rest = [others(shard, window) for shard, window in windows]
     for key in rest[0]:

@@ -107,6 +107,7 @@ class SharedCounter:
             if framework == "torch"
             else np.frombuffer(mmap.mmap(-1, 8), dtype=np.int64)
         )
+        self._numbers: np.ndarray = to_numpy(self._cell)
         self.value = value
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,17 +117,18 @@ class SharedCounter:
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state["framework"] == "torch":
             self._framework, self._cell = state["framework"], state["cell"]
+            self._numbers = to_numpy(self._cell)
         else:
             self.__init__(state["framework"], state["cell"])  # type: ignore[misc]
 
     @property
     def value(self) -> int:
         """The number."""
-        return int(self._cell[0])
+        return int(self._numbers[0])
 
     @value.setter
     def value(self, number: int) -> None:
-        self._cell[0] = number
+        self._numbers[0] = number
 
 
 def register_collate(kind: type, function: Callable[..., Any]) -> None:

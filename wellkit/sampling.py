@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,6 +24,19 @@ def shuffled(n: int, *, seed: int, epoch: int) -> np.ndarray:
 def draw_stride(rng: np.random.Generator, smallest: int, largest: int) -> int:
     """A stride drawn uniformly from smallest..largest, both included; `smallest` where there is no choice."""
     return int(rng.integers(smallest, largest + 1)) if largest > smallest else smallest
+
+
+def draw_box(box: Sequence[slice], sizes: Sequence[int], *, seed: int, epoch: int, index: int) -> tuple[slice, ...]:
+    """A box of `sizes` points drawn uniformly from those inside `box`: a slice for each spatial axis.
+
+    From the key [seed, epoch, index, 1], so that a sample's other draws are the same with and without it.
+    """
+    spare = [part.stop - part.start - size for part, size in zip(box, sizes, strict=True)]
+    firsts = np.random.default_rng([seed, epoch, index, 1]).integers(0, np.array(spare) + 1).tolist()
+    return tuple(
+        slice(part.start + first, part.start + first + size)
+        for part, first, size in zip(box, firsts, sizes, strict=True)
+    )
 
 
 def restrict(

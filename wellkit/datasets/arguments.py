@@ -109,3 +109,23 @@ def check_crop(crop: Sequence[tuple[int, int]] | None, resolution: tuple[int, ..
             )
         slices.append(slice(int(pair[0]), int(pair[1])))
     return tuple(slices)
+
+
+def check_random_crop(sizes: Sequence[int] | int | None, box: Sequence[slice]) -> tuple[int, ...] | None:
+    """Points along each spatial axis of a box drawn for each sample; None where there is none.
+
+    Raises:
+        ArgumentError: the number of sizes is not that of the axes, or one does not fit into `box`.
+    """
+    if sizes is None:
+        return None
+    given = (sizes,) * len(box) if isinstance(sizes, Integral) else sizes
+    if not isinstance(given, Sequence) or len(given) != len(box):
+        raise ArgumentError(f"random_crop={sizes!r}; give one size, or {len(box)}, one for each spatial axis")
+    for number, (size, part) in enumerate(zip(given, box, strict=True)):
+        if not _is_whole(size, 1) or size > part.stop - part.start:
+            raise ArgumentError(
+                f"random_crop={sizes!r}: axis {number} has {part.stop - part.start} points to choose from, "
+                f"found {size!r}; give a whole number from 1 to that"
+            )
+    return tuple(int(size) for size in given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import os
 import warnings
@@ -53,13 +54,17 @@ def component_names(field: FieldLayout, axes: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class WindowSpec:
-    """Which frames of which trajectory: `n_steps` frames from `start`, `stride` apart, the first `n_input` as input."""
+    """Which frames of which trajectory: `n_steps` frames from `start`, `stride` apart, the first `n_input` as input.
+
+    `crop` is a box of its own, a slice for each spatial axis; None: the dataset's.
+    """
 
     trajectory: int
     start: int
     n_steps: int
     stride: int
     n_input: int
+    crop: tuple[slice, ...] | None = None
 
     @property
     def frames(self) -> slice:
@@ -77,6 +82,7 @@ class ShardAssembler:
         reader: the shard's reader.
         variable, constant: fields to deliver, in channel order (of this shard's own layout).
         crop: a slice for each spatial axis.
+        resolution: points delivered along each of them; fewer than `crop` has where windows have boxes of their own.
         normalization: applied to fields, or None.
         framework: what a custom normalization is called with.
         delta: outputs become differences to the frame before, and take the delta statistics.
@@ -91,6 +97,7 @@ class ShardAssembler:
         variable: Sequence[FieldLayout],
         constant: Sequence[FieldLayout],
         crop: tuple[slice, ...],
+        resolution: tuple[int, ...],
         normalization: Any,
         framework: Framework,
         delta: bool,
@@ -99,7 +106,7 @@ class ShardAssembler:
         self.layout = layout
         self._reader = reader
         self._crop = crop
-        self._resolution = tuple(len(range(*c.indices(n))) for c, n in zip(crop, layout.resolution, strict=True))
+        self._resolution = resolution
         self.variable = channels_of(variable, layout.n_spatial_dims)
         self.constant = channels_of(constant, layout.n_spatial_dims)
         self._normalization = normalization
@@ -127,7 +134,7 @@ class ShardAssembler:
             window.n_steps,
             window.stride,
             window.n_input,
-            self._crop,
+            window.crop or self._crop,
         )
 
     @property
@@ -142,9 +149,9 @@ class ShardAssembler:
 
     def _make_plan(self, channels: tuple[Channel, ...]) -> tuple[FieldPlan, ...] | None:
         norm, reader = self._normalization, self._reader
-        if not isinstance(reader, IndexedReader | RangedReader):
-            return None
-        if not (norm is None or isinstance(norm, Normalization)):
+        if not isinstance(reader, IndexedReader | RangedReader) or not (
+            norm is None or isinstance(norm, Normalization)
+        ):
             return None
         plans = []
         for channel in channels:
@@ -189,7 +196,7 @@ class ShardAssembler:
             self.source.read_windows([request], out[np.newaxis])
             return out
         for channel in self.variable:
-            values = self._read(channel.field, window.trajectory, window.frames)
+            values = self._read(channel.field, window.trajectory, window.frames, window.crop or self._crop)
             target = _components(out, channel, values.ndim)
             if self._delta:
                 differences = values[window.n_input :] - values[window.n_input - 1 : -1]
@@ -199,21 +206,37 @@ class ShardAssembler:
                 self._store(channel.field, values, target, delta=False)
         return out
 
-    def constant_fields(self, trajectory: int) -> np.ndarray:
+    def constant_fields(self, window: WindowSpec) -> np.ndarray:
         """Fields constant in time, normalized: (space..., channel)."""
-        if "constant_fields" in self._cache:
-            return self._cache["constant_fields"]
-        out = np.empty(self.shape(self.constant), self.dtype(self.constant))
+        kept = self._cache.get("constant_fields")
+        if kept is not None:
+            return kept[self._inside(window.crop)]
+        box = [part.stop - part.start for part in self._crop]
+        n_elements = math.prod(box) * sum(channel.size for channel in self.constant)
+        if n_elements > self._cache_limit or any(channel.field.sample_varying for channel in self.constant):
+            return self._read_constant(window.trajectory, window.crop or self._crop, self._resolution)
+        kept = self._cached("constant_fields", self._read_constant(window.trajectory, self._crop, tuple(box)))
+        return kept[self._inside(window.crop)]
+
+    def _read_constant(self, trajectory: int, crop: tuple[slice, ...], space: tuple[int, ...]) -> np.ndarray:
+        out = np.empty((*space, *self.shape(self.constant)[-1:]), self.dtype(self.constant))
         plans = self._plan("constant", self.constant)
         if plans is not None and out.size:
-            self.source.read_constant(self._reader.location, plans, trajectory, self._crop, out)
-        else:
-            for channel in self.constant:
-                values = self._read(channel.field, trajectory, slice(None))
-                self._store(channel.field, values, _components(out, channel, values.ndim), delta=False)
-        if any(channel.field.sample_varying for channel in self.constant):
+            self.source.read_constant(self._reader.location, plans, trajectory, crop, out)
             return out
-        return self._cached("constant_fields", out)
+        for channel in self.constant:
+            values = self._read(channel.field, trajectory, slice(None), crop)
+            self._store(channel.field, values, _components(out, channel, values.ndim), delta=False)
+        return out
+
+    def _inside(self, crop: tuple[slice, ...] | None) -> tuple[slice, ...]:
+        """A window's box, counted from where the dataset's begins."""
+        if crop is None:
+            return ()
+        return tuple(
+            slice(part.start - whole.start, part.stop - whole.start)
+            for part, whole in zip(crop, self._crop, strict=True)
+        )
 
     def shape(self, channels: tuple[Channel, ...]) -> tuple[int, ...]:
         """(space..., channel) of fields side by side."""
@@ -226,9 +249,9 @@ class ShardAssembler:
         found = promoted(np.dtype(channel.field.dtype) for channel in channels)
         return found.newbyteorder("=") if found.kind == "f" else np.dtype(np.float32)
 
-    def _read(self, field: FieldLayout, trajectory: int, frames: slice) -> np.ndarray:
+    def _read(self, field: FieldLayout, trajectory: int, frames: slice, crop: tuple[slice, ...]) -> np.ndarray:
         """Stored values with a size-1 axis wherever the field does not vary: (time?, space..., component...)."""
-        return field.expand(self._reader.read(field.path, field.selection(trajectory, frames, self._crop)))
+        return field.expand(self._reader.read(field.path, field.selection(trajectory, frames, crop)))
 
     def _store(self, field: FieldLayout, values: np.ndarray, target: np.ndarray, *, delta: bool) -> None:
         """Normalize `values` into `target`, broadcasting axes the field does not vary along."""
@@ -281,29 +304,49 @@ class ShardAssembler:
 
     def space_grid(self, window: WindowSpec) -> np.ndarray:
         """Coordinates: (space..., coordinate). A moving grid is taken at the window's first frame."""
-        if "space_grid" in self._cache:
-            return self._cache["space_grid"]
+        kept = self._cache.get("space_grid")
+        if kept is not None:
+            return kept[self._inside(window.crop)]
+        moves = any(axis.sample_varying or axis.time_varying for axis in self.layout.axes)
+        box = [part.stop - part.start for part in self._crop]
+        if moves or math.prod(box) * len(box) > self._cache_limit:
+            return self._read_grid(window, window.crop or self._crop)
+        return self._cached("space_grid", self._read_grid(window, self._crop))[self._inside(window.crop)]
+
+    def _read_grid(self, window: WindowSpec, box: tuple[slice, ...]) -> np.ndarray:
         lines = []
-        for axis, crop in zip(self.layout.axes, self._crop, strict=True):
+        for axis, crop in zip(self.layout.axes, box, strict=True):
             lead: list[int | slice] = []
             if axis.sample_varying:
                 lead.append(window.trajectory)
             if axis.time_varying:
                 lead.append(window.start)
             lines.append(self._reader.read(axis.path, (*lead, crop)))
-        grid = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
-        if any(axis.sample_varying or axis.time_varying for axis in self.layout.axes):
-            return grid
-        return self._cached("space_grid", grid)
+        return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
 
-    def boundary_conditions(self, trajectory: int) -> np.ndarray:
+    def boundary_conditions(self, window: WindowSpec) -> np.ndarray:
         """Boundary codes: (spatial axis, side) float32, side 0 at the first grid point, 1 at the last.
 
         An axis is OPEN unless a condition says otherwise. Where a mask covers several axes, a side is `open` or
         `periodic` if any part of it is, and `wall` only if all of it is. A side that a crop cuts off is OPEN.
         """
-        if "boundaries" in self._cache:
-            return self._cache["boundaries"]
+        codes = self._cache.get("boundaries")
+        if codes is None:
+            codes = self._read_boundaries(window.trajectory)
+        box = window.crop or self._crop
+        cut = [
+            (number, side)
+            for number, (part, size) in enumerate(zip(box, self.layout.resolution, strict=True))
+            for side, is_cut in enumerate((part.start > 0, part.stop < size))
+            if is_cut
+        ]
+        if cut:
+            codes = codes.copy()
+            codes[tuple(np.transpose(cut))] = BoundaryCondition.OPEN.value
+        return codes
+
+    def _read_boundaries(self, trajectory: int) -> np.ndarray:
+        """Codes of the whole domain."""
         codes = np.full((self.layout.n_spatial_dims, 2), BoundaryCondition.OPEN.value, dtype=np.float32)
         numbers = {axis.name: number for number, axis in enumerate(self.layout.axes)}
         for condition in self.layout.boundaries:
@@ -321,12 +364,6 @@ class ShardAssembler:
                 for side, end in ((0, 0), (1, -1)):
                     if decide(np.take(mask, end, axis=place)):
                         codes[numbers[dim], side] = condition.type.value
-        for number, (crop, size) in enumerate(zip(self._crop, self.layout.resolution, strict=True)):
-            first, last, _ = crop.indices(size)
-            if first > 0:
-                codes[number, 0] = BoundaryCondition.OPEN.value
-            if last < size:
-                codes[number, 1] = BoundaryCondition.OPEN.value
         if any(condition.sample_varying for condition in self.layout.boundaries):
             return codes
         return self._cached("boundaries", codes)

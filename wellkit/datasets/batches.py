@@ -77,7 +77,7 @@ class BufferPool:
         smallest: bytes from which on an array is worth keeping.
     """
 
-    def __init__(self, limit: int = 8, smallest: int = 1 << 20) -> None:
+    def __init__(self, limit: int = 8, smallest: int = 1 << 17) -> None:
         self._limit = limit
         self._smallest = smallest
         self._reset()
@@ -143,6 +143,45 @@ def prepare_framework(framework: Framework) -> None:
         register_collate(Sample, _take_batch)
 
 
+def read_sample(
+    shard: ShardAssembler,
+    window: WindowSpec,
+    *,
+    framework: Framework,
+    pool: BufferPool,
+    others: Callable[[ShardAssembler, WindowSpec], Mapping[str, np.ndarray]],
+) -> dict[str, Array] | None:
+    """One window as a sample, fields straight from the file. Arguments as of `read_batch`.
+
+    Returns:
+        The sample; None where its shard can only be read through h5py.
+    """
+    request = shard.request(window)
+    if request is None:
+        return None
+    shape, dtype = shard.shape(shard.variable), shard.dtype(shard.variable)
+    found: dict[str, np.ndarray] = {}
+    if shape[-1]:
+        inputs = pool.take((1, window.n_input, *shape), dtype)
+        outputs = pool.take((1, window.n_steps - window.n_input, *shape), dtype)
+        shard.source.read_windows([request], inputs, outputs)
+        found = {"input_fields": inputs[0], "output_fields": outputs[0]}
+    for key, values in others(shard, window).items():
+        if framework == "torch" and not values.flags.writeable:  # kept for other samples, and torch could write to it
+            own = pool.take(values.shape, values.dtype)
+            np.copyto(own, values)
+            found[key] = own
+        else:
+            found[key] = values
+    sample = {}
+    for key in SAMPLE_KEYS:
+        part = found.get(key)
+        if part is not None and part.size:
+            # JAX may take memory as it is, which the pool would use again under it.
+            sample[key] = from_numpy(np.array(part) if framework == "jax" else part, framework)
+    return sample
+
+
 def read_batch(
     windows: Sequence[tuple[ShardAssembler, WindowSpec]],
     *,
@@ -183,10 +222,13 @@ def read_batch(
     rest = [others(shard, window) for shard, window in windows]
     for key in rest[0]:
         pieces = [piece[key] for piece in rest]
-        if len({piece.shape for piece in pieces}) != 1:
+        if any(piece.shape != pieces[0].shape for piece in pieces):
             return None
         memory, batch[key] = new_array((size, *pieces[0].shape), pieces[0].dtype, framework, pool)
-        np.stack(pieces, out=memory)
+        if all(piece is pieces[0] for piece in pieces):
+            memory[...] = pieces[0]
+        else:
+            np.stack(pieces, out=memory)
     if framework == "jax":
         batch = {key: from_numpy(np.array(values), framework) for key, values in batch.items()}
     return BatchSamples({key: batch[key] for key in SAMPLE_KEYS if key in batch}, size)

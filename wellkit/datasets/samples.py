@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
 from wellkit.frameworks import Array, concatenate, framework_of, from_numpy, like, to_numpy
+from wellkit.sampling import generator
 
 if TYPE_CHECKING:
     from wellkit.datasets.assembly import Channel
@@ -37,7 +39,8 @@ class TrajectoryMetadata:
     """Where a piece of trajectory was cut from.
 
     `rng` is the sample's own random generator, from the key [seed, epoch, index]: transforms draw from it and
-    from nothing else, so that a sample does not depend on which worker made it.
+    from nothing else, so that a sample does not depend on which worker made it. `crop` is the box that was drawn for
+    the sample, a slice of the grid for each spatial axis; None without `random_crop`.
     """
 
     dataset: WellDataset
@@ -45,7 +48,13 @@ class TrajectoryMetadata:
     sample_idx: int
     time_idx: int
     time_stride: int
-    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    rng_key: tuple[int, int, int] = (0, 0, 0)
+    crop: tuple[slice, ...] | None = None
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """Made when first asked for: most samples draw nothing."""
+        return generator(*self.rng_key)
 
 
 @dataclass

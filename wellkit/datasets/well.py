@@ -1,6 +1,6 @@
 """`WellDataset`: windows of The Well's simulations as samples, map-style.
 
-A little over 400 lines because it is one class, whose arguments take eighty lines to explain.
+Over 400 lines because it is one class, whose arguments take eighty lines to explain.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wellkit.datasets.arguments import DatasetArguments, as_list, check_arguments, check_crop
+from wellkit.datasets.arguments import DatasetArguments, as_list, check_arguments, check_crop, check_random_crop
 from wellkit.datasets.assembly import ShardAssembler, WindowSpec
-from wellkit.datasets.batches import BatchSamples, BufferPool, prepare_framework, read_batch
+from wellkit.datasets.batches import BatchSamples, BufferPool, prepare_framework, read_batch, read_sample
 from wellkit.datasets.described import Described
 from wellkit.datasets.errata import warn_of_errata
 from wellkit.datasets.normalizing import normalization_class, open_normalization
@@ -33,7 +33,7 @@ from wellkit.datasets.sources import find_shards, resolve_source
 from wellkit.datasets.tree import build_metadata, open_tree
 from wellkit.errors import WellkitWarning
 from wellkit.frameworks import Array, SharedCounter, check_framework, from_numpy
-from wellkit.sampling import draw_stride, generator, restrict
+from wellkit.sampling import draw_box, draw_stride, restrict
 from wellkit.windows import Window, largest_stride
 
 
@@ -88,6 +88,8 @@ class WellDataset(Described):
         seed: seed of stride draws and transforms; see `set_epoch`.
         fields: core field names to read; None for all.
         crop: a (first, last) pair of grid indices for each spatial axis; only that box is read.
+        random_crop: points along each spatial axis (or one number for all) of a box drawn for each sample, inside
+            `crop`, from [seed, epoch, index]; only that box is read.
         rollout_length: in full-trajectory mode, "own" keeps each trajectory's length, "shortest" cuts to the
             shortest file's. Batches of unequal rollouts are padded with NaN and get `output_mask`.
 
@@ -138,6 +140,7 @@ class WellDataset(Described):
         seed: int = 0,
         fields: Sequence[str] | None = None,
         crop: Sequence[tuple[int, int]] | None = None,
+        random_crop: Sequence[int] | int | None = None,
         rollout_length: Literal["own", "shortest"] = "own",
     ) -> None:
         self.framework = check_framework(framework)
@@ -204,6 +207,8 @@ class WellDataset(Described):
         self._layouts = self._tree.layouts
         first = self._layouts[0]
         self._crop = check_crop(crop, first.resolution)
+        self._random_crop = check_random_crop(random_crop, self._crop)
+        resolution = self._random_crop or tuple(part.stop - part.start for part in self._crop)
         plan = plan_windows(
             self._layouts,
             n_steps_input=n_steps_input,
@@ -220,7 +225,7 @@ class WellDataset(Described):
             self.n_steps_output = max(plan.outputs)
         self.metadata: WellMetadata = build_metadata(
             self._tree,
-            resolution=tuple(len(range(*c.indices(n))) for c, n in zip(self._crop, first.resolution, strict=True)),
+            resolution=resolution,
             steps=self._steps,
         )
         self.dataset_name = name_override or self.metadata.dataset_name
@@ -267,6 +272,17 @@ class WellDataset(Described):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample `index`, see the class. Raises IndexError out of range; negative indices count from the end."""
+        if self._is_plain:
+            window, place = self._place(index)
+            sample = read_sample(
+                self._assembler(place.file_idx),
+                window,
+                framework=self.framework,
+                pool=self._buffers,
+                others=self._read_rest,
+            )
+            if sample is not None:
+                return sample
         data, metadata = self._load_one_sample(index)
         data = self._preprocess_data(data, metadata)
         if self.transform is not None:
@@ -278,7 +294,7 @@ class WellDataset(Described):
 
         Rollouts of unequal length are padded with NaN and get `output_mask`.
         """
-        batch = self._read_batch(indices) if self._is_plain else None
+        batch = self._read_batch(indices) if self._is_plain and not self.unequal_rollouts else None
         if batch is not None:
             return batch
         samples = [self[index] for index in indices]
@@ -286,15 +302,8 @@ class WellDataset(Described):
 
     @property
     def _is_plain(self) -> bool:
-        """Whether nothing stands between the files and the sample that has to see one sample at a time."""
-        kind = type(self)
-        hooks = ("__getitem__", "_load_one_sample", "_preprocess_data", "_postprocess_data", "_construct_sample")
-        return (
-            self.transform is None
-            and self.flatten_tensors
-            and not self.unequal_rollouts
-            and all(getattr(kind, hook) is getattr(WellDataset, hook) for hook in hooks)
-        )
+        """Whether nothing stands between the files and the sample that has to see its parts."""
+        return self.transform is None and self.flatten_tensors and not _has_hooks(type(self))
 
     def _read_batch(self, indices: Sequence[int]) -> BatchSamples | None:
         prepare_framework(self.framework)
@@ -351,6 +360,7 @@ class WellDataset(Described):
                 variable=self._tree.fields_of(shard, self._tree.variable),
                 constant=self._tree.fields_of(shard, self._tree.constant),
                 crop=self._crop,
+                resolution=self.metadata.spatial_resolution,
                 normalization=self.norm,
                 framework=self.framework,
                 delta=self._delta,
@@ -361,17 +371,24 @@ class WellDataset(Described):
     def _place(self, index: int) -> tuple[WindowSpec, TrajectoryMetadata]:
         """Which frames sample `index` is made of."""
         whole, window = self._window(index)
-        rng = generator(self.seed, self.epoch, whole)
-        n_steps = self.n_steps_input + self._outputs[window.file]
-        stride = self.min_dt_stride
-        if self.max_dt_stride > stride:
+        key = (self.seed, self.epoch, whole)
+        metadata = TrajectoryMetadata(self, window.file, window.trajectory, window.start, self.min_dt_stride, key)
+        if self.max_dt_stride > self.min_dt_stride:
             fits = largest_stride(window.start, self._steps[window.file], self.n_steps_input + self.n_steps_output)
-            stride = draw_stride(rng, stride, min(fits, self.max_dt_stride))
-        start = window.start
+            metadata.time_stride = draw_stride(metadata.rng, self.min_dt_stride, min(fits, self.max_dt_stride))
         if self.full_trajectory_mode and self.start_output_steps_at_t >= 0:
-            start = self.start_output_steps_at_t - self.n_steps_input * stride
-        spec = WindowSpec(window.trajectory, start, n_steps, stride, self.n_steps_input)
-        return spec, TrajectoryMetadata(self, window.file, window.trajectory, start, stride, rng)
+            metadata.time_idx = self.start_output_steps_at_t - self.n_steps_input * metadata.time_stride
+        if self._random_crop is not None:
+            metadata.crop = draw_box(self._crop, self._random_crop, seed=key[0], epoch=key[1], index=whole)
+        spec = WindowSpec(
+            window.trajectory,
+            metadata.time_idx,
+            self.n_steps_input + self._outputs[window.file],
+            metadata.time_stride,
+            self.n_steps_input,
+            metadata.crop,
+        )
+        return spec, metadata
 
     def _load_one_sample(self, index: int) -> tuple[TrajectoryData, TrajectoryMetadata]:
         window, metadata = self._place(index)
@@ -383,7 +400,7 @@ class WellDataset(Described):
         constants = shard.constant_scalars(window.trajectory)
         data: TrajectoryData = {
             "variable_fields": FieldViews(self._convert(shard.variable_fields(window)), shard.variable),
-            "constant_fields": FieldViews(self._convert(shard.constant_fields(window.trajectory)), shard.constant),
+            "constant_fields": FieldViews(self._convert(shard.constant_fields(window)), shard.constant),
             "variable_scalars": {name: self._convert(scalars[name]) for name in self.scalar_names},
             "constant_scalars": {name: self._convert(constants[name]) for name in self.constant_scalar_names},
         }
@@ -395,7 +412,7 @@ class WellDataset(Described):
         """Boundaries and grids of one window."""
         found = {}
         if self.boundary_return_type is not None:
-            found["boundary_conditions"] = shard.boundary_conditions(window.trajectory)
+            found["boundary_conditions"] = shard.boundary_conditions(window)
         if self.return_grid:
             found["space_grid"] = shard.space_grid(window)
             found["time_grid"] = shard.time_grid(window, relative=self.normalize_time_grid)
@@ -403,14 +420,15 @@ class WellDataset(Described):
 
     def _read_rest(self, shard: ShardAssembler, window: WindowSpec) -> dict[str, np.ndarray]:
         """Everything of one sample but the time-varying fields, in NumPy."""
-        scalars = shard.variable_scalars(window) if self.scalar_names else {}
-        constants = shard.constant_scalars(window.trajectory) if self.constant_scalar_names else {}
-        pieces: dict[str, Any] = {
-            "constant_fields": shard.constant_fields(window.trajectory) if shard.constant else None,
-            "variable_scalars": flatten_scalars({name: scalars[name] for name in self.scalar_names}),
-            "constant_scalars": flatten_scalars({name: constants[name] for name in self.constant_scalar_names}),
-            **self._surroundings(shard, window),
-        }
+        pieces: dict[str, Any] = self._surroundings(shard, window)
+        if shard.constant:
+            pieces["constant_fields"] = shard.constant_fields(window)
+        if self.scalar_names:
+            scalars = shard.variable_scalars(window)
+            pieces["variable_scalars"] = flatten_scalars({name: scalars[name] for name in self.scalar_names})
+        if self.constant_scalar_names:
+            constants = shard.constant_scalars(window.trajectory)
+            pieces["constant_scalars"] = flatten_scalars({name: constants[name] for name in self.constant_scalar_names})
         return construct_sample(pieces, window.n_input)
 
     def _convert(self, array: np.ndarray) -> Array:
@@ -450,3 +468,9 @@ class WellDataset(Described):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.data_path}>"
+
+
+def _has_hooks(kind: type) -> bool:
+    """Whether a subclass replaces a step of making a sample."""
+    hooks = ("__getitem__", "_load_one_sample", "_preprocess_data", "_postprocess_data", "_construct_sample")
+    return any(getattr(kind, hook) is not getattr(WellDataset, hook) for hook in hooks)

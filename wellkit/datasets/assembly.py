@@ -21,7 +21,7 @@ from wellkit.frameworks import Framework, from_numpy, to_numpy
 from wellkit.normalization import Normalization
 from wellkit.readers.indexed import IndexedReader
 from wellkit.readers.local import LocalReader
-from wellkit.readers.plan import FieldPlan, WindowRequest
+from wellkit.readers.plan import FieldPlan, WindowBatch, WindowRequest
 from wellkit.readers.protocol import ShardReader, WindowReader
 from wellkit.readers.ranged import RangedReader
 
@@ -206,28 +206,46 @@ class ShardAssembler:
                 self._store(channel.field, values, target, delta=False)
         return out
 
-    def constant_fields(self, window: WindowSpec) -> np.ndarray:
-        """Fields constant in time, normalized: (space..., channel)."""
+    def constants_to_read(self, window: WindowSpec) -> WindowBatch | None:
+        """The constant fields of a window, for `source`; None where they are known, or it cannot read them."""
+        plans = None if "constant_fields" in self._cache else self._plan("constant", self.constant)
+        whole = self._keeps_constants()
+        crop = self._crop if whole else window.crop or self._crop
+        out = np.empty((1, 1, *self._constant_shape(whole=whole)), self.dtype(self.constant))
+        if plans is None or not out.size:
+            return None
+        return WindowBatch([WindowRequest(self._reader.location, plans, window.trajectory, 0, 1, 1, 1, crop)], out)
+
+    def constant_fields(self, window: WindowSpec, read: WindowBatch | None = None) -> np.ndarray:
+        """Fields constant in time, normalized: (space..., channel).
+
+        Args:
+            read: what `constants_to_read` said, if `source` has read it.
+        """
         kept = self._cache.get("constant_fields")
         if kept is not None:
             return kept[self._inside(window.crop)]
-        box = [part.stop - part.start for part in self._crop]
-        n_elements = math.prod(box) * sum(channel.size for channel in self.constant)
-        if n_elements > self._cache_limit or any(channel.field.sample_varying for channel in self.constant):
-            return self._read_constant(window.trajectory, window.crop or self._crop, self._resolution)
-        kept = self._cached("constant_fields", self._read_constant(window.trajectory, self._crop, tuple(box)))
-        return kept[self._inside(window.crop)]
+        if read is None and (read := self.constants_to_read(window)) is not None:
+            self.source.read_windows(*read)
+        whole = self._keeps_constants()
+        if read is not None:
+            values = read.out[0, 0]
+        else:
+            values = np.empty(self._constant_shape(whole=whole), self.dtype(self.constant))
+            crop = self._crop if whole else window.crop or self._crop
+            for channel in self.constant:
+                part = self._read(channel.field, window.trajectory, slice(None), crop)
+                self._store(channel.field, part, _components(values, channel, part.ndim), delta=False)
+        return self._cached("constant_fields", values)[self._inside(window.crop)] if whole else values
 
-    def _read_constant(self, trajectory: int, crop: tuple[slice, ...], space: tuple[int, ...]) -> np.ndarray:
-        out = np.empty((*space, *self.shape(self.constant)[-1:]), self.dtype(self.constant))
-        plans = self._plan("constant", self.constant)
-        if plans is not None and out.size:
-            self.source.read_constant(self._reader.location, plans, trajectory, crop, out)
-            return out
-        for channel in self.constant:
-            values = self._read(channel.field, trajectory, slice(None), crop)
-            self._store(channel.field, values, _components(out, channel, values.ndim), delta=False)
-        return out
+    def _keeps_constants(self) -> bool:
+        """Whether constant fields are kept once read: then all of the dataset's box is read."""
+        n_elements = math.prod(self._constant_shape(whole=True))
+        return n_elements <= self._cache_limit and not any(channel.field.sample_varying for channel in self.constant)
+
+    def _constant_shape(self, *, whole: bool) -> tuple[int, ...]:
+        box = tuple(part.stop - part.start for part in self._crop) if whole else self._resolution
+        return (*box, sum(channel.size for channel in self.constant))
 
     def _inside(self, crop: tuple[slice, ...] | None) -> tuple[slice, ...]:
         """A window's box, counted from where the dataset's begins."""

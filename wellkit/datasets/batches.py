@@ -12,6 +12,7 @@ import numpy as np
 from wellkit.datasets.assembly import ShardAssembler, WindowSpec
 from wellkit.datasets.samples import SAMPLE_KEYS
 from wellkit.frameworks import Array, Framework, from_numpy, in_worker_process, register_collate, shared_array, stack
+from wellkit.readers.plan import WindowBatch
 
 
 class Sample(dict[str, Array]):
@@ -143,13 +144,35 @@ def prepare_framework(framework: Framework) -> None:
         register_collate(Sample, _take_batch)
 
 
+Others = Callable[[ShardAssembler, WindowSpec, WindowBatch | None], Mapping[str, np.ndarray]]
+
+
+class _Constants:
+    """Constant fields that a batch needs and that are not known yet, to be read along with it."""
+
+    def __init__(self, windows: Sequence[tuple[ShardAssembler, WindowSpec]]) -> None:
+        self._found: dict[tuple[int, int], WindowBatch] = {}
+        for shard, window in windows:
+            if shard.constant and (batch := shard.constants_to_read(window)) is not None:
+                self._found[id(shard), id(window)] = batch
+
+    @property
+    def wanted(self) -> list[WindowBatch]:
+        """What to read."""
+        return list(self._found.values())
+
+    def of(self, shard: ShardAssembler, window: WindowSpec) -> WindowBatch | None:
+        """What was read for one window."""
+        return self._found.get((id(shard), id(window)))
+
+
 def read_sample(
     shard: ShardAssembler,
     window: WindowSpec,
     *,
     framework: Framework,
     pool: BufferPool,
-    others: Callable[[ShardAssembler, WindowSpec], Mapping[str, np.ndarray]],
+    others: Others,
 ) -> dict[str, Array] | None:
     """One window as a sample, fields straight from the file. Arguments as of `read_batch`.
 
@@ -161,12 +184,15 @@ def read_sample(
         return None
     shape, dtype = shard.shape(shard.variable), shard.dtype(shard.variable)
     found: dict[str, np.ndarray] = {}
+    constants = _Constants([(shard, window)])
+    wanted = constants.wanted
     if shape[-1]:
         inputs = pool.take((1, window.n_input, *shape), dtype)
         outputs = pool.take((1, window.n_steps - window.n_input, *shape), dtype)
-        shard.source.read_windows([request], inputs, outputs)
+        wanted = [WindowBatch([request], inputs, outputs), *wanted]
         found = {"input_fields": inputs[0], "output_fields": outputs[0]}
-    for key, values in others(shard, window).items():
+    shard.source.read_all(wanted)
+    for key, values in others(shard, window, constants.of(shard, window)).items():
         if framework == "torch" and not values.flags.writeable:  # kept for other samples, and torch could write to it
             own = pool.take(values.shape, values.dtype)
             np.copyto(own, values)
@@ -187,13 +213,13 @@ def read_batch(
     *,
     framework: Framework,
     pool: BufferPool,
-    others: Callable[[ShardAssembler, WindowSpec], Mapping[str, np.ndarray]],
+    others: Others,
 ) -> BatchSamples | None:
     """Windows of equal length as one batch, fields straight from the files into the stacked arrays.
 
     Args:
         windows: where each sample lies.
-        others: the rest of one sample, by key.
+        others: the rest of one sample, by key; its third argument are constant fields that have just been read.
 
     Returns:
         The batch; None where a shard can only be read through h5py, or windows differ in length or type.
@@ -213,13 +239,16 @@ def read_batch(
     if any(shard.source is not source for shard, _ in windows):
         return None
     batch: dict[str, Array] = {}
+    constants = _Constants(windows)
+    wanted = constants.wanted
     if shape[-1]:
         # Inputs and outputs lie apart: each is to be contiguous, as stacking samples would have made it.
         inputs, batch["input_fields"] = new_array((size, n_input, *shape), dtype, framework, pool)
         outputs, batch["output_fields"] = new_array((size, n_steps - n_input, *shape), dtype, framework, pool)
-        source.read_windows(requests, inputs, outputs)
+        wanted = [WindowBatch(requests, inputs, outputs), *wanted]
         batch = {key: values for key, values in batch.items() if 0 not in values.shape}
-    rest = [others(shard, window) for shard, window in windows]
+    source.read_all(wanted)
+    rest = [others(shard, window, constants.of(shard, window)) for shard, window in windows]
     for key in rest[0]:
         pieces = [piece[key] for piece in rest]
         if any(piece.shape != pieces[0].shape for piece in pieces):

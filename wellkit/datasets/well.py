@@ -33,6 +33,7 @@ from wellkit.datasets.sources import find_shards, resolve_source
 from wellkit.datasets.tree import build_metadata, open_tree
 from wellkit.errors import WellkitWarning
 from wellkit.frameworks import Array, SharedCounter, check_framework, from_numpy
+from wellkit.readers.plan import WindowBatch
 from wellkit.sampling import draw_box, draw_stride, restrict
 from wellkit.windows import Window, largest_stride
 
@@ -418,11 +419,11 @@ class WellDataset(Described):
             found["time_grid"] = shard.time_grid(window, relative=self.normalize_time_grid)
         return found
 
-    def _read_rest(self, shard: ShardAssembler, window: WindowSpec) -> dict[str, np.ndarray]:
-        """Everything of one sample but the time-varying fields, in NumPy."""
+    def _read_rest(self, shard: ShardAssembler, window: WindowSpec, read: WindowBatch | None) -> dict[str, np.ndarray]:
+        """Everything of one sample but the time-varying fields, in NumPy; `read`: constants that are there already."""
         pieces: dict[str, Any] = self._surroundings(shard, window)
         if shard.constant:
-            pieces["constant_fields"] = shard.constant_fields(window)
+            pieces["constant_fields"] = shard.constant_fields(window, read)
         if self.scalar_names:
             scalars = shard.variable_scalars(window)
             pieces["variable_scalars"] = flatten_scalars({name: scalars[name] for name in self.scalar_names})

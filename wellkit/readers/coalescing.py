@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from wellkit.fetch.ranges import ByteRange
 from wellkit.index.model import MISSING
 from wellkit.readers.chunked import Frame
 from wellkit.readers.geometry import row_major
+
+if TYPE_CHECKING:
+    from wellkit.fetch.ranges import ByteRange
 
 GAP = 1 << 16  # bytes; fetching as many takes less time than a request of their own
 WASTE = 0.04  # unneeded bytes between what is needed that are fetched for the sake of fewer requests, at most
@@ -60,6 +62,8 @@ class Transfers:
 
     def byte_ranges(self) -> list[ByteRange]:
         """The ranges as the network's side wants them."""
+        from wellkit.fetch.ranges import ByteRange  # imports the network's libraries
+
         return [ByteRange(self.location, begin, end) for begin, end in self.ranges.tolist()]
 
     def over(self, begin: int, end: int) -> range:

@@ -10,12 +10,11 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from wellkit.errors import ArgumentError, ShardError
-from wellkit.fetch.ranges import ByteRange, RangeReader
 from wellkit.readers.chunked import ChunkedWindow, Unit, plan_units, read_unit
 from wellkit.readers.coalescing import GAP, Need, frame_needs, plan_transfers
 from wellkit.readers.output import Geometries, check_output, load_kernels
@@ -24,6 +23,9 @@ from wellkit.readers.plan import FieldPlan, WindowBatch, WindowRequest
 from wellkit.readers.stored import StoredFile, TakeBuffer
 from wellkit.readers.workers import POOL, usable_cores
 from wellkit.storage import without_secrets
+
+if TYPE_CHECKING:
+    from wellkit.fetch.ranges import ByteRange
 
 _LINE = 64  # bytes of a cache line
 _CORRUPT = (
@@ -78,7 +80,11 @@ class RemoteReader:
                 raise ArgumentError(f"{name}={value}; give a whole number from {least} up")
         if threads is not None and threads < 1:
             raise ArgumentError(f"threads={threads}: at least 1 is needed")
-        self.ranges: Ranges = ranges if ranges is not None else RangeReader(storage_options, connections=connections)
+        if ranges is None:
+            from wellkit.fetch.ranges import RangeReader  # imports the network's libraries
+
+            ranges = RangeReader(storage_options, connections=connections)
+        self.ranges: Ranges = ranges
         self.connections = connections
         self.budget = budget
         self.gap = gap

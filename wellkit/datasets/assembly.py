@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import multiprocessing
-import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +17,6 @@ from wellkit.formats.well import BoundaryCondition, FieldLayout, WellLayout
 from wellkit.frameworks import Framework, from_numpy, to_numpy
 from wellkit.normalization import Normalization
 from wellkit.readers.indexed import IndexedReader
-from wellkit.readers.local import LocalReader
 from wellkit.readers.plan import FieldPlan, WindowBatch, WindowRequest
 from wellkit.readers.protocol import ShardReader, WindowReader
 from wellkit.readers.ranged import RangedReader
@@ -140,7 +136,8 @@ class ShardAssembler:
     @property
     def source(self) -> WindowReader:
         """What reads windows of the shard; the same for all shards of a folder."""
-        return self._reader.windows if isinstance(self._reader, RangedReader) else local_reader()
+        assert isinstance(self._reader, IndexedReader | RangedReader)  # the others have no requests
+        return self._reader.windows
 
     def _plan(self, key: str, channels: tuple[Channel, ...]) -> tuple[FieldPlan, ...] | None:
         if key not in self._plans:
@@ -385,17 +382,6 @@ class ShardAssembler:
         if any(condition.sample_varying for condition in self.layout.boundaries):
             return codes
         return self._cached("boundaries", codes)
-
-
-@lru_cache(maxsize=1)
-def _local_reader(pid: int) -> LocalReader:
-    # A worker process is one of several: threads of its own would only stand in the way of the others.
-    return LocalReader(threads=1 if multiprocessing.parent_process() is not None else None)
-
-
-def local_reader() -> LocalReader:
-    """This process's reader of local windows."""
-    return _local_reader(os.getpid())
 
 
 def _components(buffer: np.ndarray, channel: Channel, ndim: int) -> np.ndarray:

@@ -5,8 +5,11 @@ Windows of fields are read faster still, by `wellkit.readers.local` from the sam
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,12 @@ from wellkit.index.lookup import index_for
 from wellkit.index.model import ArrayIndex, ShardIndex
 from wellkit.readers.hdf5 import Hdf5Reader
 from wellkit.readers.local import LocalReader
+
+
+@lru_cache(maxsize=1)
+def _windows(pid: int) -> LocalReader:
+    # A worker process is one of several: threads of its own would only stand in the way of the others.
+    return LocalReader(threads=1 if multiprocessing.parent_process() is not None else None)
 
 
 class IndexedReader:
@@ -35,6 +44,11 @@ class IndexedReader:
     def __getstate__(self) -> dict[str, Any]:
         # A written index is one file for all shards: a child opens it once.
         return {**self.__dict__, "_index": None, "_checked": False}
+
+    @property
+    def windows(self) -> LocalReader:
+        """What reads windows of it: one a process, for all shards."""
+        return _windows(os.getpid())
 
     @property
     def index(self) -> ShardIndex:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from itertools import product
 from math import prod
 from sys import maxsize
@@ -80,6 +82,11 @@ class FieldGeometry:
                 firsts, pitches = [0] * len(cuts), [1] * len(cuts)
         steps = row_major(container)
         along = {role: pitch * step for role, pitch, step in zip(roles, pitches, steps, strict=True)}
+        unit = dict(zip(roles, steps, strict=True))
+        # Along each spatial axis: elements between neighbours, and how many points there are.
+        self._pitches = [unit.get(axis, 0) for axis in range(len(space))]
+        extents = dict(zip(roles, array.shape[lead:], strict=True))
+        self._extents = [extents.get(axis, maxsize) for axis in range(len(space))]
         if self.kind == "missing":
             firsts, along = [0] * len(cuts), {}
         self.strides = tuple(along.get(axis, 0) if size > 1 else 0 for axis, size in enumerate(space))
@@ -88,6 +95,15 @@ class FieldGeometry:
         reach = sum((size - 1) * stride for size, stride in zip(space, self.strides, strict=True))
         self.span = item * (reach + plan.components)
         self._set_leads()
+
+    def moved(self, starts: Sequence[int], stops: Sequence[int]) -> FieldGeometry | None:
+        """The same for a box of the same size that begins at `starts`; None where it does not fit."""
+        if any(stop > extent for stop, extent in zip(stops, self._extents, strict=True)):
+            return None
+        found = copy(self)
+        shift = sum(start * step for start, step in zip(starts, self._pitches, strict=True))
+        found.first = self.dtype.itemsize * shift
+        return found
 
     def _set_leads(self) -> None:
         """Sizes of a container, bytes to the next index in it and chunks to the next, along trajectory and frame."""
@@ -262,6 +278,21 @@ class WindowGeometry:
         parts = (self.dims, self.strides, self.offsets, self.scales, self.spans)
         steps = None if self.steps is None else self.steps.tobytes()
         self.kernel_key = (*(part.tobytes() for part in parts), self.counts, n_steps, self.n_input, self.is_flat, steps)
+
+    def moved(self, starts: Sequence[int], stops: Sequence[int]) -> WindowGeometry | None:
+        """The same for a box of the same size elsewhere: from `starts` up to `stops`, a point for each spatial axis.
+
+        None where it does not fit into the arrays, or their chunks have to be looked up anew.
+        """
+        if self.steps is None:
+            return None
+        fields = [field.moved(starts, stops) for field in self.fields]
+        found = copy(self)
+        found.fields = tuple(field for field in fields if field is not None)
+        if len(found.fields) < len(fields):
+            return None
+        found._leads = [(f.array.offset + f.first, *f.lead_bytes) for f in found.fields]
+        return found
 
     def check(self, trajectory: int, start: int) -> None:
         """Raise ArgumentError unless every field has the window."""

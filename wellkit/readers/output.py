@@ -14,7 +14,7 @@ from wellkit.errors import ArgumentError
 from wellkit.readers.geometry import WindowGeometry
 from wellkit.readers.plan import WindowRequest
 
-_KEPT_GEOMETRIES = 4096
+_KEPT_GEOMETRIES = 1024
 
 
 @lru_cache(maxsize=2)
@@ -65,15 +65,33 @@ class Geometries:
         """
         if request.n_steps != n_steps:
             raise ArgumentError(f"{request.n_steps} steps do not fit into an output of {n_steps}")
-        crop = tuple((cut.start, cut.stop, cut.step) for cut in request.crop)
-        key = (request.fields, space, n_channels, n_steps, request.stride, request.n_input, crop)
+        found = self._moved(request, n_steps, space, n_channels)
+        if found is None:
+            found = self._made(request, request.crop, n_steps, space, n_channels)
+        found.check(request.trajectory, request.start)
+        return found
+
+    def _moved(
+        self, request: WindowRequest, n_steps: int, space: tuple[int, ...], n_channels: int
+    ) -> WindowGeometry | None:
+        """For a box inside a larger one: made from one at the origin, which all boxes of its size share."""
+        starts, stops = [cut.start for cut in request.crop], [cut.stop for cut in request.crop]
+        if None in starts or None in stops or any(cut.step not in (None, 1) for cut in request.crop):
+            return None
+        if not any(starts) or any(not 0 <= start <= stop for start, stop in zip(starts, stops, strict=True)):
+            return None
+        origin = tuple(slice(0, stop - start) for start, stop in zip(starts, stops, strict=True))
+        return self._made(request, origin, n_steps, space, n_channels).moved(starts, stops)
+
+    def _made(
+        self, request: WindowRequest, crop: tuple[slice, ...], n_steps: int, space: tuple[int, ...], n_channels: int
+    ) -> WindowGeometry:
+        bounds = tuple((cut.start, cut.stop, cut.step) for cut in crop)
+        key = (request.fields, space, n_channels, n_steps, request.stride, request.n_input, bounds)
         found = self._known.get(key)
         if found is None:
-            found = WindowGeometry(
-                request.fields, space, n_channels, n_steps, request.stride, request.n_input, request.crop
-            )
+            found = WindowGeometry(request.fields, space, n_channels, n_steps, request.stride, request.n_input, crop)
             if len(self._known) >= _KEPT_GEOMETRIES:
                 self._known.clear()
             self._known[key] = found
-        found.check(request.trajectory, request.start)
         return found

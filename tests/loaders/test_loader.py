@@ -193,6 +193,7 @@ def test_errors_come_through_and_no_thread_stays(tree: Path) -> None:
         {"batch_size": 0},
         {"threads": -1},
         {"prefetch": 0},
+        {"prefetch_bytes": 0},
         {"rank": 2, "world_size": 2},
         {"shuffle": "files"},
         {"seed": -1},
@@ -201,3 +202,45 @@ def test_errors_come_through_and_no_thread_stays(tree: Path) -> None:
 def test_numbers_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=next(iter(options))):
         wellkit.DataLoader(Numbers(5), **options)
+
+
+class Watched(Numbers):
+    """Samples of a kilobyte; notes how many were asked for before the batch that is looked at."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.asked = 0
+        self.reserved: list[list[int]] = []
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        self.asked += 1
+        return {"number": np.array(index), "values": np.zeros(128)}
+
+    def reserve_memory(self, sizes: list[int]) -> None:
+        self.reserved.append(sizes)
+
+
+@pytest.mark.parametrize(("options", "ahead"), [({}, 4), ({"prefetch": 2}, 2), ({"prefetch_bytes": 3200}, 3)])
+def test_reading_ahead_is_bounded_in_batches_and_bytes(options: dict[str, Any], ahead: int) -> None:
+    source = Watched(40)
+    loader = wellkit.DataLoader(source, batch_size=1, shuffle=False, **options)
+    for number, batch in enumerate(loader):
+        assert batch["number"].tolist() == [number]
+        assert source.asked <= number + 1 + ahead
+    assert source.asked == 40
+    assert source.reserved[0] == [8, 1024] * (ahead + 2)
+
+
+def test_memory_of_batches_is_taken_at_the_start_and_does_not_grow(tree: Path) -> None:
+    data = dataset(tree, framework="torch")
+    data._buffers._smallest = 1
+    sizes: dict[int, int] = {}
+    loader = wellkit.DataLoader(data, batch_size=2, threads=2, drop_last=True)
+    for _ in range(4):
+        for number, batch in enumerate(loader):
+            held = {nbytes: len(buffers) for nbytes, buffers in data._buffers._buffers.items()}
+            if number > 0:
+                assert held == (sizes or held)
+                sizes = held
+            del batch
+    assert min(sizes.values()) >= 6

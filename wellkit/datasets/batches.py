@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -96,7 +98,7 @@ class BufferPool:
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
         """An uninitialized array, C-contiguous."""
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < self._smallest:
             return np.empty(shape, dtype)
         with self._lock:
@@ -112,6 +114,18 @@ class BufferPool:
             if len(alike) < self._limit:
                 alike.append(buffer)
         return _aligned(buffer, shape, dtype)
+
+    def reserve(self, sizes: Iterable[int]) -> None:
+        """Have a buffer for each of `sizes` (bytes, repeated for several), their memory taken from the system now.
+
+        Without it, the most that a loader ever needs at a time comes about by chance, maybe hours after its start.
+        """
+        wanted = Counter(nbytes for nbytes in sizes if nbytes >= self._smallest)
+        with self._lock:
+            for nbytes, count in wanted.items():
+                alike = self._buffers.setdefault(nbytes, [])
+                while len(alike) < count:
+                    alike.append(np.full(nbytes + _LINE, 0xFF, dtype=np.uint8))  # written, so that it is there
 
     def _forget_free(self) -> None:
         """Keep few sizes: drop all that is not in use once there are many."""

@@ -301,6 +301,10 @@ class WellDataset(Described):
         samples = [self[index] for index in indices]
         return pad_rollouts(samples) if self.unequal_rollouts and samples else samples
 
+    def reserve_memory(self, sizes: Sequence[int]) -> None:
+        """Take memory for arrays of so many bytes each, which batches then use again and again."""
+        self._buffers.reserve(sizes)
+
     @property
     def _is_plain(self) -> bool:
         """Whether nothing stands between the files and the sample that has to see its parts."""

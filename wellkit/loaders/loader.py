@@ -6,6 +6,7 @@ pickled, nothing is copied between processes, and caches are shared.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +44,8 @@ class DataLoader:
         seed: of the order.
         drop_last: leave out a last batch that is smaller, and what would make processes differ in length.
         threads: threads that read; 0 reads when a batch is asked for.
-        prefetch: batches that are read ahead.
+        prefetch: batches that are read ahead, at most.
+        prefetch_bytes: memory for them; of large batches fewer are read ahead, but always one.
         rank, world_size: this process's number among several, and how many there are: each takes every
             `world_size`-th sample of the same order, none twice.
         pin_memory: torch: page-locked batches, for asynchronous copies to a GPU.
@@ -63,6 +65,7 @@ class DataLoader:
         drop_last: bool = False,
         threads: int = 2,
         prefetch: int = 4,
+        prefetch_bytes: int = 2 << 30,
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
@@ -72,6 +75,7 @@ class DataLoader:
             ("batch_size", batch_size, 1),
             ("threads", threads, 0),
             ("prefetch", prefetch, 1),
+            ("prefetch_bytes", prefetch_bytes, 1),
             ("world_size", world_size, 1),
             ("shards_at_once", shards_at_once, 1),
             ("seed", seed, 0),
@@ -91,6 +95,7 @@ class DataLoader:
         self.drop_last = drop_last
         self.threads = threads
         self.prefetch = prefetch
+        self.prefetch_bytes = prefetch_bytes
         self.rank = rank
         self.world_size = world_size
         self.pin_memory = pin_memory
@@ -152,19 +157,28 @@ class DataLoader:
         left = iter(batches)
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wellkit-loader")
         try:
-            for indices in left:
-                waiting.append(pool.submit(self._read, indices))
-                if len(waiting) >= self.prefetch:
-                    break
+            ahead = 1  # until the first batch tells how large they are
+            waiting.extend(pool.submit(self._read, indices) for indices in itertools.islice(left, ahead))
             while waiting:
                 batch = waiting.popleft().result()
-                following = next(left, None)
-                if following is not None:
-                    waiting.append(pool.submit(self._read, following))
+                if ahead == 1:
+                    ahead = self._plan_memory(batch, len(batches))
+                room = ahead - len(waiting)
+                waiting.extend(pool.submit(self._read, indices) for indices in itertools.islice(left, room))
                 yield batch
                 del batch  # or its memory could not be used for the next one
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _plan_memory(self, batch: Mapping[str, Any], count: int) -> int:
+        """How many of `count` batches like this one are read ahead; memory for what is there at a time is taken now."""
+        sizes = [int(array.nbytes) for array in batch.values() if hasattr(array, "nbytes")]
+        ahead = max(1, min(self.prefetch, self.prefetch_bytes // max(1, sum(sizes))))
+        reserve = getattr(self.dataset, "reserve_memory", None)
+        if reserve is not None:
+            # Beside those ahead there are the one handed out, and the one before it until the next is asked for.
+            reserve(sizes * min(ahead + 2, count))
+        return ahead
 
     def _read(self, indices: np.ndarray) -> dict[str, Any]:
         numbers = [int(index) for index in indices]

@@ -87,7 +87,7 @@ class HubSource:
     def __init__(self, repository: str, *, endpoint: str | None = None, token: str | None = None) -> None:
         self.repository = repository
         self.endpoint = (endpoint or hub_endpoint()).rstrip("/")
-        self._token = token
+        self.token = token
         self._commit: str | None = None
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ class HubSource:
         if hub_offline():
             raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
         with self._telling(revision):
-            api = HfApi(endpoint=self.endpoint, token=self._token)
+            api = HfApi(endpoint=self.endpoint, token=self.token)
             info = patiently(
                 lambda: api.dataset_info(self.repository, revision=revision, timeout=TIMEOUT),
                 attempts=LISTING_ATTEMPTS,
@@ -160,7 +160,7 @@ class HubSource:
             following = None if link is None else self._own_address(link)
 
     def _get(self, address: str) -> Any:
-        response = get_session().get(address, headers=self._headers(address), timeout=TIMEOUT)
+        response = get_session().get(address, headers=self.headers(address), timeout=TIMEOUT)
         hf_raise_for_status(response)
         return response
 
@@ -169,11 +169,11 @@ class HubSource:
         parts, own = urlsplit(urljoin(self.endpoint, address)), urlsplit(self.endpoint)
         return urlunsplit((own.scheme, own.netloc, parts.path, parts.query, ""))
 
-    def _headers(self, address: str) -> dict[str, str]:
+    def headers(self, address: str) -> dict[str, str]:
         """Headers for a request. The token is for the endpoint alone, whatever a redirect or link names."""
         headers = {"User-Agent": f"wellkit/{__version__}", "Accept-Encoding": "identity"}
         is_own = urlsplit(address)[:2] == urlsplit(self.endpoint)[:2]
-        token = self._token
+        token = self.token
         if token is None and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
             token = get_token()
         if is_own and token:
@@ -183,7 +183,7 @@ class HubSource:
     def _open(self, address: str) -> Any:
         """The answer to one request, its body not yet read."""
         session = get_session()
-        request = session.build_request("GET", address, headers=self._headers(address), timeout=TIMEOUT)
+        request = session.build_request("GET", address, headers=self.headers(address), timeout=TIMEOUT)
         response = session.send(request, stream=True, follow_redirects=False)
         try:
             hf_raise_for_status(response)

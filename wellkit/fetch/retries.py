@@ -30,26 +30,25 @@ def is_transient(error: BaseException) -> bool:
         return False
     status = http_status(error)
     if status is not None:
-        return status in TRANSIENT_STATUS and (_retry_after(error) or 0.0) <= LONGEST_RETRY_AFTER
+        return status in TRANSIENT_STATUS and (retry_after(error) or 0.0) <= LONGEST_RETRY_AFTER
     return network_error(error) is not None
 
 
-def _retry_after(error: BaseException | None) -> float | None:
+def retry_after(error: BaseException | None) -> float | None:
     """Seconds from a `Retry-After` header; the form with a date is not used by any source here."""
-    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    headers = getattr(getattr(error, "response", error), "headers", None) or {}  # aiohttp's errors have their own
     try:
         return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:
         return None
 
 
-def _wait(state: tenacity.RetryCallState) -> float:
-    asked = _retry_after(state.outcome.exception() if state.outcome else None)
-    return asked if asked is not None else BACKOFF(state)
-
-
 def patiently(
-    action: Callable[[], Result], *, attempts: int = ATTEMPTS, sleep: Callable[[float], None] | None = None
+    action: Callable[[], Result],
+    *,
+    attempts: int = ATTEMPTS,
+    sleep: Callable[[float], None] | None = None,
+    backoff: tenacity.wait.wait_base | None = None,
 ) -> Result:
     """Run `action` again while its failures are transient; the last failure is raised as it is.
 
@@ -57,11 +56,17 @@ def patiently(
         action: what to do; it has to begin afresh each time.
         attempts: at most so often.
         sleep: waits so many seconds; may raise to give up (an interrupted download does).
+        backoff: how long to wait where the server does not say; by default `BACKOFF`.
     """
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        asked = retry_after(state.outcome.exception() if state.outcome else None)
+        return asked if asked is not None else (backoff or BACKOFF)(state)
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_transient),
         stop=tenacity.stop_after_attempt(attempts),
-        wait=_wait,
+        wait=wait,
         sleep=sleep if sleep is not None else tenacity.nap.sleep,
         before_sleep=tenacity.before_sleep_log(_logger, logging.DEBUG),
         reraise=True,

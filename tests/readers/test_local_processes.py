@@ -19,7 +19,7 @@ import pytest
 
 from tests.readers.local_shards import Shard, Stored, expected_window, same_bits, write_shard
 from wellkit.errors import DataNotFoundError
-from wellkit.readers import descriptors, local, plain
+from wellkit.readers import descriptors, local, plain, workers
 from wellkit.readers.descriptors import Descriptors, file_system_type
 from wellkit.readers.local import LocalReader
 from wellkit.readers.output import load_kernels
@@ -194,7 +194,7 @@ def test_network_file_systems_many_threads_and_small_windows_are_not_mapped(
     used.clear()
     with local._FILES.use(shard.path) as file:
         monkeypatch.setattr(file, "is_local", True)
-    monkeypatch.setattr(plain, "_READING", {-1})  # another thread is reading
+    monkeypatch.setattr(workers, "_READING", {-1})  # another thread is reading
     LocalReader(threads=1).read_windows([shard.request()], out)
     assert used == ["read_tiles"]
     used.clear()

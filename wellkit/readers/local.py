@@ -17,7 +17,7 @@ from wellkit.readers.descriptors import Descriptors
 from wellkit.readers.output import Geometries, check_output, load_kernels
 from wellkit.readers.plain import PlainWindow, Source, read_plain
 from wellkit.readers.plan import FieldPlan, WindowBatch, WindowRequest
-from wellkit.readers.workers import usable_cores
+from wellkit.readers.workers import reading, usable_cores
 
 _FILES = Descriptors()
 
@@ -86,12 +86,13 @@ class LocalReader:
                 left.append(number)
             else:
                 plain.append(PlainWindow(number, request, geometry, firsts, steps, heads[number], tails[number], split))
-        if plain:
-            # What storage failed for takes the slow road, which tells what is wrong, or gets over it.
-            left += [window.number for window in read_plain(plain, _FILES, kernels, self.source, self._threads())]
-        if left:
-            windows = [ChunkedWindow(requests[n], geometries[n], out[n], rest[n]) for n in left]
-            read_chunked(windows, _FILES, kernels, self._threads())
+        with reading(self._threads()) as threads:
+            if plain:
+                # What storage failed for takes the slow road, which tells what is wrong, or gets over it.
+                left += [window.number for window in read_plain(plain, _FILES, kernels, self.source, threads)]
+            if left:
+                windows = [ChunkedWindow(requests[n], geometries[n], out[n], rest[n]) for n in left]
+                read_chunked(windows, _FILES, kernels, threads)
 
     def read_all(self, batches: Sequence[WindowBatch]) -> None:
         """As `read_windows` for each."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import sys
 import threading
 from collections.abc import Hashable, Sequence
@@ -18,7 +17,7 @@ from wellkit.errors import ShardError
 from wellkit.readers.descriptors import CAN_BRING_IN, Descriptors, OpenFile
 from wellkit.readers.geometry import WindowGeometry
 from wellkit.readers.plan import WindowRequest
-from wellkit.readers.workers import POOL, share
+from wellkit.readers.workers import POOL, is_alone, share
 
 Source = Literal["auto", "mmap", "pread"]
 
@@ -42,9 +41,6 @@ class _Tile(threading.local):
 
 
 _TILES = _Tile()
-# Threads of this process that are reading.
-_READING: set[int] = set()
-os.register_at_fork(after_in_child=_READING.clear)
 
 
 @lru_cache(maxsize=1)
@@ -109,20 +105,16 @@ def _read_some(
         for window in windows:
             alike.setdefault(window.geometry.kernel_key, []).append(window)
         groups = list(alike.values())
-    thread = threading.get_ident()
-    _READING.add(thread)
     opened: dict[str, OpenFile] = {}
     try:
         for window in windows:
             if window.request.path not in opened:
                 opened[window.request.path] = files.hold(window.request.path)
-        threads = max(1, threads + 1 - len(_READING))
         for group in groups:
             _Group(group, [opened[window.request.path] for window in group]).read(kernels, source, threads, failed)
     finally:
         for path, file in opened.items():
             files.let_go(path, file)
-        _READING.discard(thread)
 
 
 class _Group:
@@ -248,4 +240,4 @@ def _maps(file: OpenFile, geometry: WindowGeometry, source: Source, threads: int
         return False
     if source == "mmap":
         return True
-    return max(threads, len(_READING)) == 1 and file.is_local and geometry.run_bytes >= _WORTH_MAPPING
+    return threads == 1 and is_alone() and file.is_local and geometry.run_bytes >= _WORTH_MAPPING

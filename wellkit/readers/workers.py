@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TypeVar
 
@@ -74,6 +74,26 @@ POOL = _Pool()
 def usable_cores() -> int:
     """Processor cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_READING: set[int] = set()  # threads of this process that are reading
+os.register_at_fork(after_in_child=_READING.clear)
+
+
+@contextmanager
+def reading(threads: int) -> Iterator[int]:
+    """Be counted among the threads that read, while the block runs. How many of `threads` are left for this one."""
+    own = threading.get_ident()
+    _READING.add(own)
+    try:
+        yield max(1, threads + 1 - len(_READING))
+    finally:
+        _READING.discard(own)
+
+
+def is_alone() -> bool:
+    """Whether no other thread of this process is reading."""
+    return len(_READING) <= 1
 
 
 def share(items: Iterable[_Item], task: Callable[[_Item], object], threads: int) -> None:

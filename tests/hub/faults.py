@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 
@@ -35,6 +36,7 @@ class Answer:
     flip_at: int | None = None  # invert the byte at this offset of the file
     latency: float = 0.0  # seconds before the first byte
     bytes_per_second: float | None = None
+    hang: float = 0.0  # seconds after the body (or what is sent of it) in which nothing happens
 
     @property
     def length(self) -> int:
@@ -111,6 +113,44 @@ def truncated(after: int, *, reset: bool = False) -> Change:
         answer.stop_after, answer.reset = after, reset
 
     return change
+
+
+def stalled(after: int, seconds: float = 60.0) -> Change:
+    """Some bytes of the body, then nothing, though the connection stays open."""
+
+    def change(answer: Answer) -> None:
+        answer.stop_after, answer.hang = after, seconds
+
+    return change
+
+
+def in_turn(*changes: Change) -> Change:
+    """Another of some faults each time."""
+    lock, following = threading.Lock(), cycle(changes)
+
+    def change(answer: Answer) -> None:
+        with lock:
+            chosen = next(following)
+        chosen(answer)
+
+    return change
+
+
+def with_headers(**headers: str) -> Change:
+    """Other headers; underscores in the names stand for dashes."""
+
+    def change(answer: Answer) -> None:
+        answer.headers |= {name.replace("_", "-"): value for name, value in headers.items()}
+
+    return change
+
+
+def whole_file(answer: Answer) -> None:
+    """Status 200 with all of the file for a range of it, as servers answer that know no ranges."""
+    if not isinstance(answer.content, bytes) and answer.status == 206:
+        path = answer.content[0]
+        answer.status, answer.content = 200, (path, 0, path.stat().st_size)
+        del answer.headers["Content-Range"]
 
 
 def shortened(by: int) -> Change:

@@ -29,12 +29,14 @@ class Blob:
 
     @classmethod
     def of(cls, source: Path, path: str, *, lfs: bool) -> Blob:
-        content = source.read_bytes()
         if not lfs:
+            content = source.read_bytes()
             return cls(path, source, len(content), git_blob_id(content), None)
-        sha256 = hashlib.sha256(content).hexdigest()
-        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(content)}\n".encode()
-        return cls(path, source, len(content), git_blob_id(pointer), sha256, len(pointer))
+        with source.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = source.stat().st_size
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+        return cls(path, source, size, git_blob_id(pointer), sha256, len(pointer))
 
     @property
     def etag(self) -> str:
@@ -78,6 +80,11 @@ class Repository:
         self.commits[commit] = {blob.path: blob for blob in blobs}
         self.refs[ref] = commit
         return commit
+
+    def replace(self, path: str, source: Path, *, ref: str = "main") -> None:
+        """Serve another file under a path of a commit that has been published: what must never happen."""
+        files = self.commits[self.refs[ref]]
+        files[path] = Blob.of(source, path, lfs=files[path].sha256 is not None)
 
     def resolve(self, revision: str) -> str | None:
         """The commit a branch, tag or commit id stands for."""

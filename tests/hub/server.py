@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -22,8 +20,9 @@ from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlspli
 
 from tests.hub.faults import Answer, Change, Fault, Request
 from tests.hub.repository import Blob, Repository
+from tests.hub.sending import send
+from tests.hub.signing import Signer
 
-_PIECE = 1 << 16
 _API = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.+))?$")
 _RESOLVE = re.compile(r"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
 _RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)$")
@@ -37,9 +36,14 @@ class LoopbackHub:
         faults: applied to every answer in turn.
         requests: everything asked, in order of arrival.
         page_size: entries in one page of a listing; smaller pages make the client follow `Link` headers.
+        links: signs what the store is asked for; links can be made to end soon, or at once.
+        latency: seconds from each request to the first byte of its answer.
+        rate: bytes a second of each connection; None: as fast as it can.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, latency: float = 0.0, rate: float | None = None) -> None:
+        self.latency, self.rate = latency, rate
+        self.links = Signer()
         self.repositories: dict[str, Repository] = {}
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
@@ -98,6 +102,7 @@ class LoopbackHub:
                 with hub._lock:
                     hub.requests.append(request)
                 answer = hub._hub_answer(request, body) if name == "hub" else hub._store_answer(request)
+                answer.latency, answer.bytes_per_second = hub.latency, hub.rate
                 for fault in hub.faults:
                     fault.apply(request, answer)
                 return answer
@@ -108,6 +113,8 @@ class LoopbackHub:
     # What the Hub says
 
     def _hub_answer(self, request: Request, body: bytes) -> Answer:
+        if request.path == "/-/traffic":
+            return self._traffic()
         if match := _RESOLVE.match(request.path):
             return self._resolve(request, match["repo"], unquote(match["revision"]), match["path"])
         match = _API.match(request.path)
@@ -128,6 +135,12 @@ class LoopbackHub:
         folders = [entry for entry in repository.tree(commit, "", recursive=True) or [] if entry["type"] == "directory"]
         described = [blobs[path].entry() for path in wanted if path in blobs]
         return _json_answer([*described, *(entry for entry in folders if entry["path"] in wanted)])
+
+    def _traffic(self) -> Answer:
+        with self._lock:
+            asked = [request for request in self.requests if request.path != "/-/traffic"]
+            self.requests.clear()
+        return _json_answer({"requests": len(asked), "bytes": sum(request.sent for request in asked)})
 
     def _find(self, request: Request, repo_id: str, revision: str) -> tuple[Repository, str] | Answer:
         repository = self.repositories.get(repo_id)
@@ -179,16 +192,24 @@ class LoopbackHub:
         return Answer(302, {**headers, "Location": self._object_link(blob)})
 
     def _object_link(self, blob: Blob) -> str:
-        return f"{self.store_url}/objects/{blob.sha256}?signature=secret-of-this-link"
+        return self.store_url + self.links.sign(f"/objects/{blob.sha256}")
 
     def _store_answer(self, request: Request) -> Answer:
+        reason = self.links.refusal(request.path, request.query)
+        if reason is not None:
+            return _denied(reason)
         wanted = request.path.removeprefix("/objects/")
         for repository in self.repositories.values():
             for blobs in repository.commits.values():
                 for blob in blobs.values():
                     if blob.sha256 == wanted:
                         return _contents(request, blob, {"ETag": f'"{blob.sha256}"', "Accept-Ranges": "bytes"})
-        return Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
+        return _denied("no such object")
+
+
+def _denied(reason: str) -> Answer:
+    text = f"<Error><Code>AccessDenied</Code><Message>{reason}</Message></Error>"
+    return Answer(403, {"Content-Type": "application/xml"}, text.encode())
 
 
 def _json_answer(content: Any) -> Answer:
@@ -227,6 +248,7 @@ def _contents(request: Request, blob: Blob, headers: dict[str, str]) -> Answer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 256  # many connections come at once
     block_on_close = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -276,16 +298,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        limit = math.inf if answer.stop_after is None else answer.stop_after
-        for piece in _pieces(answer):
-            piece = piece[: max(0, int(min(limit - request.sent, len(piece))))]
-            self.wfile.write(piece)
-            request.sent += len(piece)
-            if answer.bytes_per_second:
-                time.sleep(len(piece) / answer.bytes_per_second)
-            if request.sent >= limit:
-                self._hang_up(reset=answer.reset)
-                return
+        self.wfile.flush()
+        if not send(self.connection, answer, request):
+            self._hang_up(reset=answer.reset)
 
     def _hang_up(self, *, reset: bool) -> None:
         self.close_connection = True
@@ -295,23 +310,3 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
             else:
                 self.connection.shutdown(socket.SHUT_WR)
-
-
-def _pieces(answer: Answer) -> Iterator[bytes]:
-    if isinstance(answer.content, bytes):
-        yield answer.content
-        return
-    path, position, stop = answer.content
-    piece_size = _PIECE
-    if answer.bytes_per_second:
-        piece_size = max(1, min(_PIECE, int(answer.bytes_per_second / 50)))
-    with path.open("rb") as file:
-        file.seek(position)
-        while position < stop:
-            piece = bytearray(file.read(min(piece_size, stop - position)))
-            if not piece:
-                return
-            if answer.flip_at is not None and position <= answer.flip_at < position + len(piece):
-                piece[answer.flip_at - position] ^= 0xFF
-            position += len(piece)
-            yield bytes(piece)

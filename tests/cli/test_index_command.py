@@ -73,7 +73,7 @@ def test_names_and_what_is_not_there(tree: Path, monkeypatch: pytest.MonkeyPatch
         (("made_down",), "holds no dataset of that name. Did you mean made_up?"),
         ((tmp_path / "none",), "no such folder"),
         ((tree / "stats.yaml",), "is a file; give the folder it lies in"),
-        (("hf://datasets/a/b",), "only local folders can be indexed; download the dataset first"),
+        (("hf://datasets/a/b",), "an index cannot be written beside it; write one with --publish-to DIR"),
         ((tree / "data" / "train", "--check"), "no index that can be used; write one with `wellkit index"),
     ]
     for arguments, complaint in cases:
@@ -83,3 +83,20 @@ def test_names_and_what_is_not_there(tree: Path, monkeypatch: pytest.MonkeyPatch
         assert done.stderr.startswith("error: ")
         assert complaint in done.stderr
     assert run(tree, "--jobs", "0").returncode == 2
+
+
+def test_an_index_to_publish(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run(tree, "--publish-to", out, "--name", "mine", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    paths = [out / "mine" / "index.bin", out / "mine" / "manifest.json", out / "README.md"]
+    assert json.loads(done.stdout)["written"] == [str(path) for path in paths]
+    assert all(path.is_file() for path in paths)
+    assert not index_path(tree).exists()
+    for arguments in (("--publish-to", out, "--check"), ("--name", "mine")):
+        refused = run(tree, *arguments)
+        assert refused.returncode == 2
+        assert "--publish-to" in refused.stderr
+    remote = run("https://example.org/nothing")
+    assert (remote.returncode, remote.stdout) == (1, "")
+    assert "--publish-to" in remote.stderr

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wellkit.fetch.listing import Listing, list_remote
+from wellkit.fetch.ranges import RangeReader
 from wellkit.formats.well import WellLayout, parse_layout
 from wellkit.index.file import ShardTable, TreeIndex
 from wellkit.index.lookup import INDEX_LEVELS, tree_index
@@ -82,8 +83,6 @@ def _open_remote(
         return {}
     if listing is None:
         listing = list_remote(locations[0].partition("?")[0].rpartition("/")[0], storage_options)
-    from wellkit.fetch.ranges import RangeReader
-
     ranges = RangeReader(storage_options, connections=CONNECTIONS)
     windows = RemoteReader(ranges, connections=CONNECTIONS)
     opened: dict[str, tuple[ShardReader, WellLayout]] = {}

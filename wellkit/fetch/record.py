@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,6 +40,24 @@ class DownloadsDocument(Document):
 
     repository: str
     files: dict[str, VerifiedFile] = Field(default_factory=dict)
+
+
+def verified_files(directory: Path) -> tuple[str | None, dict[str, VerifiedFile]]:
+    """The repository a dataset's folder was downloaded from, and its files that are as they were verified, by path.
+
+    (None, {}) where there is no record that can be read.
+    """
+    try:
+        document = DownloadsDocument.parse(json.loads((directory / FOLDER / FILE_NAME).read_bytes()), source=FILE_NAME)
+    except (OSError, ValueError):
+        return None, {}
+    found = {}
+    for path, known in document.files.items():
+        with suppress(OSError):
+            status = (directory / path).stat()
+            if (status.st_size, status.st_mtime_ns) == (known.size, known.modified_ns):
+                found[path] = known
+    return document.repository, found
 
 
 class Record:

@@ -14,20 +14,18 @@ import os
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from wellkit.errors import WellkitError
+from wellkit.fetch.ranges import ByteRange
 from wellkit.index.fingerprint import TAIL
 from wellkit.index.model import ShardIndex
 from wellkit.index.safely import TIMEOUT, Indexer
 from wellkit.index.source import Extent, Gap, Piece
-
-if TYPE_CHECKING:
-    from wellkit.fetch.ranges import ByteRange
 
 FIRST = 64 << 10  # bytes from the beginning that every shard is asked for
 STEP = 16 << 10  # pieces are fetched in multiples of this
@@ -44,7 +42,9 @@ _NODE = struct.Struct("<4sBBHQQ")  # signature, type, level, entries, left and r
 class Reader(Protocol):
     """What of `wellkit.fetch.ranges.RangeReader` is needed here."""
 
-    def read(self, ranges: Sequence[ByteRange], into: Sequence[memoryview], done: object = None) -> None:
+    def read(
+        self, ranges: Sequence[ByteRange], into: Sequence[memoryview], done: Callable[[int], None] | None = None
+    ) -> None:
         """Fill `into` with the bytes of `ranges`, calling done(number) for each."""
         ...
 
@@ -155,7 +155,7 @@ def _steps(extents: Iterable[Extent], size: int) -> list[Extent]:
         start, stop = first // STEP * STEP, min(size, -(-last // STEP) * STEP)
         if joined and start <= joined[-1][1] + NEAR:
             joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
-        else:
+        elif start < stop:
             joined.append((start, stop))
     return joined
 
@@ -192,6 +192,7 @@ def read_headers(
     *,
     with_fingerprint: bool = False,
     timeout: float = TIMEOUT,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[ShardIndex | WellkitError | TooScatteredError]:
     """The index of each shard, or why there is none.
 
@@ -200,6 +201,7 @@ def read_headers(
         reader: fetches ranges of them, many at a time.
         with_fingerprint: fetch the end of each shard too, so that its index has a fingerprint.
         timeout: seconds that parsing one shard may take.
+        progress: called with shards done and shards there are.
 
     Raises:
         HubError, DataNotFoundError, ShardError: a shard cannot be read at all.
@@ -211,7 +213,7 @@ def read_headers(
         for indexer in indexers:
             indexer.start()
         pool = stack.enter_context(ThreadPoolExecutor(max(1, jobs)))
-        work = _Rounds(reader, pool, indexers)
+        work = _Rounds(reader, pool, indexers, lambda: _tell(headers, progress))
         # The others profit from what the first one of the usual size has shown: alike shards lie alike.
         common = Counter(header.size for header in headers).most_common(1)
         leader = next((header for header in headers if common and header.size == common[0][0]), None)
@@ -229,11 +231,18 @@ def read_headers(
     return [result for result in results if result is not None]
 
 
+def _tell(headers: Sequence[_Header], progress: Callable[[int, int], None] | None) -> None:
+    if progress is not None:
+        progress(sum(header.result is not None for header in headers), len(headers))
+
+
 class _Rounds:
     """Fetches and parses in rounds; what a shard waits for is parsed while others' bytes still come."""
 
-    def __init__(self, reader: Reader, pool: ThreadPoolExecutor, indexers: Sequence[Indexer]) -> None:
-        self._reader, self._pool = reader, pool
+    def __init__(
+        self, reader: Reader, pool: ThreadPoolExecutor, indexers: Sequence[Indexer], tell: Callable[[], None]
+    ) -> None:
+        self._reader, self._pool, self._tell = reader, pool, tell
         self._idle: SimpleQueue[Indexer] = SimpleQueue()
         for indexer in indexers:
             self._idle.put(indexer)
@@ -246,12 +255,11 @@ class _Rounds:
             self.fetch(waiting, parsing)
             for future in parsing:
                 future.result()
+                self._tell()
             waiting = [header for header in waiting if header.result is None]
 
     def fetch(self, headers: Sequence[_Header], parsing: list[Future[None]] | None = None) -> None:
         """Get what the shards want; with `parsing`, hand each to the parser once nothing more is wanted."""
-        from wellkit.fetch.ranges import ByteRange
-
         ranges = [ByteRange(header.location, *extent) for header in headers for extent in header.wanted]
         owners = [header for header in headers for _ in header.wanted]
         buffers = [bytearray(part.stop - part.start) for part in ranges]
@@ -278,6 +286,7 @@ class _Rounds:
                     arrived(header)
         if ranges:
             self._reader.read(ranges, [memoryview(buffer) for buffer in buffers], done)
+            assert not +left  # the reader tells of each range or raises
 
     def _parse(self, header: _Header) -> None:
         indexer = self._idle.get()

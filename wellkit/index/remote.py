@@ -26,6 +26,7 @@ from wellkit.errors import DataNotFoundError, ShardError, WellkitError, WellkitW
 from wellkit.fetch.disk import FOLDER
 from wellkit.fetch.listing import HubPlace, ListedFile, Listing, content_of, hub_place, listed_file
 from wellkit.fetch.plan import FileHash, HashKind
+from wellkit.fetch.ranges import RangeReader
 from wellkit.index import cache
 from wellkit.index.columns import BadIndexError, pack, unpack
 from wellkit.index.file import NAME, ShardTable, TreeIndex
@@ -172,7 +173,8 @@ class _Search:
             return
         indexes: dict[str, ShardIndex] = {}
         unknown = []
-        for shard in self._sized(shards):
+        sized = with_sizes([shard.file for shard in shards], self._options)
+        for shard in (replace(shard, file=file) for shard, file in zip(shards, sized, strict=True)):
             file = shard.file
             known = cache.load_remote(file.location, file.size or 0, file.content, file.version)
             if known is None:
@@ -185,29 +187,8 @@ class _Search:
             table = ShardTable(unpack(pack(indexes), "indexes of remote shards"))
             self.found |= {location: FoundIndex(table, location) for location in indexes}
 
-    def _sized(self, shards: Sequence[_Shard]) -> list[_Shard]:
-        """The shards with their sizes, asked for side by side where the listing has none."""
-
-        def size(shard: _Shard) -> _Shard:
-            if shard.file.size is not None:
-                return shard
-            place = locate(shard.file.location, self._options)
-            with reading(str(place)):
-                entry = place.fs.info(place.path)
-            found = listed_file(shard.file.location, entry)
-            if found.size is None:
-                raise ShardError(f"{place}: the server does not tell its size, so no ranges of it can be read")
-            return replace(shard, file=found)
-
-        if all(shard.file.size is not None for shard in shards):
-            return list(shards)
-        with ThreadPoolExecutor(min(CONNECTIONS, len(shards))) as pool:
-            return list(pool.map(size, shards))
-
     def _read(self, shards: Sequence[_Shard]) -> dict[str, ShardIndex]:
         """From the shards' headers."""
-        from wellkit.fetch.ranges import RangeReader
-
         reader = self._reader or RangeReader(self._options, connections=CONNECTIONS)
         results = read_headers([(shard.file.location, shard.file.size or 0) for shard in shards], reader)
         indexes, scattered = {}, []
@@ -229,6 +210,30 @@ class _Search:
                 stacklevel=2,
             )
         return indexes
+
+
+def with_sizes(files: Sequence[ListedFile], storage_options: Mapping[str, Any] | None) -> list[ListedFile]:
+    """The files with their sizes, asked for side by side where the listing has none.
+
+    Raises:
+        DataNotFoundError, HubError: a file is not there, or its storage cannot be reached.
+        ShardError: the storage does not tell a size.
+    """
+
+    def asked(file: ListedFile) -> ListedFile:
+        if file.size is not None:
+            return file
+        place = locate(file.location, storage_options)
+        with reading(str(place)):
+            found = listed_file(file.location, place.fs.info(place.path))
+        if found.size is None:
+            raise ShardError(f"{place}: the server does not tell its size, so no ranges of it can be read")
+        return found
+
+    if all(file.size is not None for file in files):
+        return list(files)
+    with ThreadPoolExecutor(min(CONNECTIONS, len(files))) as pool:
+        return list(pool.map(asked, files))
 
 
 def _open_written(place: str, storage_options: Mapping[str, Any] | None, listed: ListedFile | None) -> ShardTable:

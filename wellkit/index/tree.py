@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wellkit.errors import ArgumentError, DataNotFoundError, ShardError, WellkitError
+from wellkit.fetch.listing import content_of
+from wellkit.fetch.plan import FileHash
+from wellkit.fetch.record import verified_files
 from wellkit.index.columns import pack
 from wellkit.index.file import index_path, open_tree_index, write_tree_index
 from wellkit.index.model import ShardIndex
@@ -62,7 +65,9 @@ def find_shard_files(folder: str | os.PathLike[str]) -> list[str]:
     """
     root = os.fspath(folder)
     if "://" in root:
-        raise ArgumentError(f"{root}: only local folders can be indexed; download the dataset first")
+        raise ArgumentError(
+            f"{root}: an index cannot be written beside it; write one with --publish-to DIR, or download it first"
+        )
     if not os.path.isdir(root):
         what = "is a file; give the folder it lies in" if os.path.exists(root) else "no such folder"
         raise DataNotFoundError(f"{root}: {what}")
@@ -105,9 +110,9 @@ def index_tree(
         StorageError: the index cannot be written.
     """
     root = os.fspath(folder)
-    indexes = _all_indexes(root, jobs, timeout, progress)
-    reports = tuple(_report(path, index) for path, index in indexes.items())
-    usable = {path: index for path, index in indexes.items() if isinstance(index, ShardIndex)}
+    indexes = index_all(root, jobs, timeout, progress)
+    reports = tuple(report_of(path, index) for path, index in indexes.items())
+    usable = with_contents(root, {path: index for path, index in indexes.items() if isinstance(index, ShardIndex)})
     written = None
     if usable and (keep_going or len(usable) == len(indexes)):
         written = write_tree_index(root, usable)
@@ -128,9 +133,9 @@ def check_tree(
     if tree is None:
         raise DataNotFoundError(f"{index_path(root)}: no index that can be used; write one with `wellkit index {root}`")
     reports = []
-    found = _all_indexes(root, jobs, timeout, progress)
+    found = index_all(root, jobs, timeout, progress)
     for path, index in found.items():
-        report = _report(path, index)
+        report = report_of(path, index)
         if isinstance(index, ShardIndex):
             error = _difference(tree.find(path), index)
             if error is not None:
@@ -144,21 +149,26 @@ def check_tree(
     return TreeReport(root, tuple(reports))
 
 
+def with_contents(folder: str, indexes: Mapping[str, ShardIndex]) -> dict[str, ShardIndex]:
+    """The same indexes, with the hashes of the shards that were verified when they were downloaded."""
+    _, verified = verified_files(Path(folder))
+    known = {path: content_of(FileHash(file.hash_kind, file.hash)) for path, file in verified.items()}
+    return {path: replace(index, content=known.get(path, "")) for path, index in indexes.items()}
+
+
 def _difference(recorded: ShardIndex | None, index: ShardIndex) -> str | None:
     if recorded is None:
         return "is not in the index"
     if recorded.size != index.size:
         return f"has {index.size} bytes, {recorded.size} when it was indexed"
     try:
-        same = pack({"": recorded}) == pack({"": index})
+        same = pack({"": replace(recorded, content="")}) == pack({"": index})
     except ShardError as error:
         return str(error)
     return None if same else "differs from what was indexed"
 
 
-def _all_indexes(
-    root: str, jobs: int, timeout: float, progress: Progress | None
-) -> dict[str, ShardIndex | WellkitError]:
+def index_all(root: str, jobs: int, timeout: float, progress: Progress | None) -> dict[str, ShardIndex | WellkitError]:
     if jobs < 1:
         raise ArgumentError(f"jobs={jobs}: at least one process is needed")
     paths = find_shard_files(root)
@@ -173,7 +183,7 @@ def _all_indexes(
     return found
 
 
-def _report(path: str, index: ShardIndex | WellkitError) -> ShardReport:
+def report_of(path: str, index: ShardIndex | WellkitError) -> ShardReport:
     if not isinstance(index, ShardIndex):
         return ShardReport(path, error=str(index))
     arrays = list(index.arrays.values())

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from wellkit.errors import FormatError, ShardError, WellkitWarning
+from wellkit.fetch.ranges import ByteRange
 from wellkit.index.file import ShardTable
 from wellkit.index.model import MISSING, ArrayIndex, ShardIndex
 from wellkit.readers import numpy_kernels
@@ -23,9 +24,6 @@ from wellkit.readers.inflate import decode_chunk
 from wellkit.readers.remote import RemoteReader
 from wellkit.readers.stored import TakeBuffer
 from wellkit.storage import without_secrets
-
-if TYPE_CHECKING:
-    from wellkit.fetch.ranges import ByteRange
 
 GAP = 64 << 10  # bytes between two runs that are fetched rather than asked for apart
 _told: set[str] = set()  # arrays that libhdf5 reads, each told of once a process
@@ -188,8 +186,6 @@ class RangedReader:
 
     def _fetch(self, wanted: Sequence[tuple[int, int, memoryview]]) -> None:
         """Fill each memory with so many bytes from there; near ones are asked for together."""
-        from wellkit.fetch.ranges import ByteRange
-
         groups: list[list[tuple[int, int, memoryview]]] = []
         end = 0  # of the last group; chunks and runs do not overlap
         for part in sorted(wanted, key=lambda part: part[0]):
@@ -204,10 +200,10 @@ class RangedReader:
             ranges.append(ByteRange(self.location, group[0][0], stop))
             into.append(group[0][2] if len(group) == 1 else memoryview(bytearray(stop - group[0][0])))
         self._ranges.read(ranges, into)
-        for group, part, buffer in zip(groups, ranges, into, strict=True):
+        for group, whole, buffer in zip(groups, ranges, into, strict=True):
             if len(group) > 1:
                 for start, size, memory in group:
-                    memory[:] = buffer[start - part.start : start - part.start + size]
+                    memory[:] = buffer[start - whole.start : start - whole.start + size]
 
     def _through_libhdf5(self, array: ArrayIndex, selection: tuple[int | slice, ...]) -> np.ndarray:
         if array.name not in _told:

@@ -24,8 +24,8 @@ warnings.simplefilter("ignore")
 def main(address: str, n_input: int, workers: int, batch: int) -> None:
     began = time.perf_counter()
     dataset = WellDataset(
-        path=f"{address}/data/train",
-        normalization_path=f"{address}/stats.yaml",
+        path=address,
+        well_split_name="train",
         use_normalization=True,
         normalization_type=ZScoreNormalization,
         n_steps_input=n_input,

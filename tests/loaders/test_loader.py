@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,42 @@ def test_memory_of_batches_is_taken_at_the_start_and_does_not_grow(tree: Path) -
                 sizes = held
             del batch
     assert min(sizes.values()) >= 6
+
+
+class Distant(Numbers):
+    """Samples of some size that take a while to come, during which others can be asked for."""
+
+    is_remote = True
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__(count)
+        self.size = size
+        self.asked = self.most = 0
+        self._lock = threading.Lock()
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        with self._lock:
+            self.asked += 1
+            self.most = max(self.most, self.asked)
+        time.sleep(0.02)
+        with self._lock:
+            self.asked -= 1
+        return {"number": np.array(index), "values": np.empty(self.size, np.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "most"),
+    [
+        (1 << 10, {}, 16),
+        (1 << 25, {}, 8),
+        (1 << 28, {}, 4),
+        (1 << 10, {"prefetch": 3}, 3),
+        (1 << 10, {"threads": 2}, 2),
+        (1 << 20, {"prefetch_bytes": 2 << 20}, 1),
+    ],
+)
+def test_what_comes_from_a_network_is_on_its_way_side_by_side(size: int, options: dict[str, Any], most: int) -> None:
+    source = Distant(48, size)
+    loader = wellkit.DataLoader(source, batch_size=1, shuffle=False, **options)
+    assert [batch["number"].tolist() for batch in loader] == [[number] for number in range(48)]
+    assert source.most == most

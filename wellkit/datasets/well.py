@@ -301,6 +301,11 @@ class WellDataset(Described):
         samples = [self[index] for index in indices]
         return pad_rollouts(samples) if self.unequal_rollouts and samples else samples
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether shards are read from a network."""
+        return any("://" in path and not path.startswith(("file://", "local://")) for path in self.files_paths)
+
     def reserve_memory(self, sizes: Sequence[int]) -> None:
         """Take memory for arrays of so many bytes each, which batches then use again and again."""
         self._buffers.reserve(sizes)

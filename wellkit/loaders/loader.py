@@ -19,6 +19,8 @@ from wellkit.errors import ArgumentError
 from wellkit.sampling import shard_shuffled, shuffled
 
 STATE_VERSION = 1
+_THREADS, _AHEAD = 2, 4  # of local files
+_MOST_AHEAD, _ON_ITS_WAY = 16, 1 << 28  # batches and bytes, from a network
 
 
 class MapDataset(Protocol):
@@ -43,8 +45,9 @@ class DataLoader:
             False: in order.
         seed: of the order.
         drop_last: leave out a last batch that is smaller, and what would make processes differ in length.
-        threads: threads that read; 0 reads when a batch is asked for.
-        prefetch: batches that are read ahead, at most.
+        threads: threads that read; 0 reads when a batch is asked for. None: 2; as many as batches are read ahead
+            where the dataset waits for a network (`is_remote`), since that takes no cores.
+        prefetch: batches that are read ahead, at most. None: 4; from a network as many as hold 256 MB, 4 to 16.
         prefetch_bytes: memory for them; of large batches fewer are read ahead, but always one.
         rank, world_size: this process's number among several, and how many there are: each takes every
             `world_size`-th sample of the same order, none twice.
@@ -63,8 +66,8 @@ class DataLoader:
         seed: int = 0,
         *,
         drop_last: bool = False,
-        threads: int = 2,
-        prefetch: int = 4,
+        threads: int | None = None,
+        prefetch: int | None = None,
         prefetch_bytes: int = 2 << 30,
         rank: int = 0,
         world_size: int = 1,
@@ -80,7 +83,7 @@ class DataLoader:
             ("shards_at_once", shards_at_once, 1),
             ("seed", seed, 0),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise ArgumentError(f"{name}={value}; give a whole number from {least} up")
         if not 0 <= rank < world_size:
             raise ArgumentError(f"rank={rank} is not one of {world_size} processes, counted from 0")
@@ -146,7 +149,7 @@ class DataLoader:
         if set_epoch is not None:
             set_epoch(self._epoch)
         left = self._batches()[self._done :]
-        for batch in self._read_ahead(left) if self.threads else map(self._read, left):
+        for batch in self._read_ahead(left) if self._most_threads() else map(self._read, left):
             self._done += 1
             if self._done == len(self):
                 self._epoch, self._done = self._epoch + 1, 0
@@ -155,7 +158,7 @@ class DataLoader:
     def _read_ahead(self, batches: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
         waiting: deque[Future[dict[str, Any]]] = deque()
         left = iter(batches)
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="wellkit-loader")
+        pool = ThreadPoolExecutor(self._most_threads(), thread_name_prefix="wellkit-loader")
         try:
             ahead = 1  # until the first batch tells how large they are
             waiting.extend(pool.submit(self._read, indices) for indices in itertools.islice(left, ahead))
@@ -170,10 +173,24 @@ class DataLoader:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def _waits(self) -> bool:
+        """Whether reading is waiting for a network rather than work."""
+        return bool(getattr(self.dataset, "is_remote", False))
+
+    def _most_threads(self) -> int:
+        if self.threads is not None:
+            return self.threads
+        return (self.prefetch or _MOST_AHEAD) if self._waits() else _THREADS
+
     def _plan_memory(self, batch: Mapping[str, Any], count: int) -> int:
         """How many of `count` batches like this one are read ahead; memory for what is there at a time is taken now."""
         sizes = [int(array.nbytes) for array in batch.values() if hasattr(array, "nbytes")]
-        ahead = max(1, min(self.prefetch, self.prefetch_bytes // max(1, sum(sizes))))
+        size = max(1, sum(sizes))
+        prefetch = self.prefetch
+        if prefetch is None:
+            # What is on its way at a time hides the network's latency.
+            prefetch = min(_MOST_AHEAD, max(_AHEAD, _ON_ITS_WAY // size)) if self._waits() else _AHEAD
+        ahead = max(1, min(prefetch, self.prefetch_bytes // size))
         reserve = getattr(self.dataset, "reserve_memory", None)
         if reserve is not None:
             # Beside those ahead there are the one handed out, and the one before it until the next is asked for.

@@ -52,3 +52,11 @@ def hub_offline() -> bool:
 def hub_endpoint() -> str:
     """The Hub's address: `$HF_ENDPOINT`, else https://huggingface.co. No trailing slash."""
     return (_variable("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def has_proxy(scheme: str, host: str) -> bool:
+    """Whether `$HTTPS_PROXY` and its like, or the system's settings, put a proxy before a host (with port)."""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    return (scheme in proxies or "all" in proxies) and not proxy_bypass(host)

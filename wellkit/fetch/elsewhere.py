@@ -7,8 +7,10 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 from wellkit.errors import ShardError
+from wellkit.fetch.answers import BrokenAnswerError, WrongAnswerError
 from wellkit.fetch.parallel import Job
-from wellkit.fetch.sockets import STALL_TIMEOUT, BrokenAnswerError, Traffic, WrongAnswerError
+from wellkit.fetch.sockets import STALL_TIMEOUT
+from wellkit.fetch.traffic import Traffic
 from wellkit.storage import Location
 
 _SLOWEST = 1 << 17  # bytes a second; less is taken for a connection that hangs
@@ -16,7 +18,7 @@ _NEVER_SHORT = frozenset({"file", "memory"})  # what is missing here will not be
 
 
 class _NoSuchBytesError(WrongAnswerError):
-    """The file is too short."""
+    """The file, whose length nobody told, is too short."""
 
     kind = ShardError
 

@@ -29,6 +29,7 @@ from wellkit.errors import ArgumentError, DataNotFoundError, HubError, WellkitEr
 from wellkit.fetch.disk import new_hasher
 from wellkit.fetch.plan import FileHash, HashKind, RemoteFile, belongs_to_dataset, check_paths
 from wellkit.fetch.retries import ATTEMPTS, is_transient, patiently
+from wellkit.fetch.secrecy import keep_secrets
 from wellkit.settings import hub_endpoint, hub_offline
 from wellkit.storage import explain, host_of
 
@@ -37,6 +38,7 @@ LISTING_ATTEMPTS = 4
 _REDIRECTS = 10
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
+keep_secrets()
 
 
 @dataclass(frozen=True)

@@ -20,20 +20,13 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 
 from wellkit.errors import HubError
+from wellkit.fetch.answers import Answer, ChangedError, NoSuchBytesError, RedirectError, StatusError
 from wellkit.fetch.hub import TIMEOUT, HubSource
 from wellkit.fetch.listing import HubPlace
 from wellkit.fetch.parallel import Job
 from wellkit.fetch.plan import check_paths
-from wellkit.fetch.sockets import (
-    PAUSES,
-    Answer,
-    ChangedError,
-    NoSuchBytesError,
-    RedirectError,
-    StatusError,
-    Traffic,
-    fetch,
-)
+from wellkit.fetch.sockets import fetch
+from wellkit.fetch.traffic import PAUSES, Traffic
 from wellkit.settings import hub_offline
 
 _REDIRECTS = 10

@@ -53,10 +53,10 @@ class RangeReader:
             raise ArgumentError(f"connections={connections}; give a whole number from 1 up")
         self.storage_options = dict(storage_options or {})
         self.connections = min(connections, MOST_THREADS)
-        self._process: _Process | None = None
+        self._processes: dict[int, _Process] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_process": None}
+        return {**self.__dict__, "_processes": {}}
 
     @property
     def bytes_received(self) -> int:
@@ -109,10 +109,9 @@ class RangeReader:
 
     def _here(self) -> _Process:
         """What belongs to this process alone."""
-        found = self._process
-        if found is None or found.pid != os.getpid():
-            found = self._process = _Process(self.storage_options)
-        return found
+        pid = os.getpid()  # a forked child has to begin afresh
+        found = self._processes.get(pid)
+        return found if found is not None else self._processes.setdefault(pid, _Process(self.storage_options))
 
 
 def _check(ranges: Sequence[ByteRange], into: Sequence[memoryview]) -> list[memoryview]:
@@ -173,7 +172,7 @@ class _Source:
 
     def _telling(self, action: Callable[[], _Result]) -> _Result:
         """Do something whose errors become ours."""
-        from wellkit.fetch.sockets import ChangedError, WrongAnswerError
+        from wellkit.fetch.answers import ChangedError, WrongAnswerError
 
         try:
             return action()
@@ -221,19 +220,16 @@ class _Process:
     """A reader's files in one process."""
 
     def __init__(self, storage_options: Mapping[str, Any]) -> None:
-        from wellkit.fetch.sockets import Traffic
+        from wellkit.fetch.traffic import Traffic
 
-        self.pid = os.getpid()
         self.traffic = Traffic()
         self._options = storage_options
         self._sources: dict[str, _Source] = {}
 
     def source(self, location: str) -> _Source:
         """The file at a location. Raises as `locate`."""
-        found = self._sources.get(location)  # two threads at once may make two: nothing is lost
-        if found is None:
-            found = self._sources[location] = self._make(location)
-        return found
+        found = self._sources.get(location)
+        return found if found is not None else self._sources.setdefault(location, self._make(location))
 
     def _make(self, location: str) -> _Source:
         if location.startswith("hf://"):

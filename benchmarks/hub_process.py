@@ -13,7 +13,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -62,21 +61,14 @@ class HubProcess:
 
 def serve(latency: float, bandwidth: float, repositories: Mapping[str, Path]) -> None:
     """Serve until standard input ends."""
-    from tests.hub.faults import Answer, slow, truncated, unavailable
+    from tests.hub.faults import in_turn, truncated, unavailable
     from tests.hub.server import LoopbackHub
 
-    with LoopbackHub() as hub:
+    with LoopbackHub(latency=latency, rate=bandwidth) as hub:
         for name, folder in repositories.items():
             hub.add(name, folder)
-        pace = hub.fault(slow(bandwidth, latency))
-        heads = hub.fault(slow(bandwidth, latency), method="HEAD")
-        posts = hub.fault(slow(bandwidth, latency), method="POST")
-        changes = cycle([unavailable(503), truncated(1000, reset=True), truncated(1000)])
-
-        def fail(answer: Answer) -> None:
-            next(changes)(answer)
-
-        failing = hub.fault(fail, server="store", times=0)
+        changes = in_turn(unavailable(503, None), truncated(1000, reset=True), truncated(1000))
+        failing = hub.fault(changes, server="store", times=0)
         print(hub.url, flush=True)
         for line in sys.stdin:
             command = json.loads(line)
@@ -86,8 +78,7 @@ def serve(latency: float, bandwidth: float, repositories: Mapping[str, Path]) ->
                 hub.requests.clear()
                 answer = {"requests": len(asked), "bytes": sum(request.sent for request in asked)}
             elif command["do"] == "pace":
-                for fault in (pace, heads, posts):
-                    fault.change = slow(command["bandwidth"], command["latency"])
+                hub.latency, hub.rate = command["latency"], command["bandwidth"]
             else:
                 failing.every, failing.times = max(1, command["every"]), None if command["every"] else 0
             print(json.dumps(answer), flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from wellkit.datasets.samples import WellMetadata
 from wellkit.datasets.tree import ShardTree
 
@@ -10,6 +12,8 @@ class Described:
     """Read-only views of `metadata` and of the shards' layouts."""
 
     metadata: WellMetadata
+    n_steps_input: int
+    n_steps_output: int
     _tree: ShardTree
 
     @property
@@ -31,6 +35,13 @@ class Described:
     def constant_field_names(self) -> dict[int, list[str]]:
         """Component names of the constant fields by tensor order."""
         return self.metadata.constant_field_names
+
+    @property
+    def sample_nbytes(self) -> int:
+        """Bytes of a sample's fields, as float32; of the longest where samples differ."""
+        points = math.prod(self.metadata.spatial_resolution)
+        n_steps = self.n_steps_input + self.n_steps_output
+        return 4 * points * (self.metadata.n_fields * n_steps + self.metadata.n_constant_fields)
 
     @property
     def n_spatial_dims(self) -> int:

@@ -20,7 +20,7 @@ from wellkit.sampling import shard_shuffled, shuffled
 
 STATE_VERSION = 1
 _THREADS, _AHEAD = 2, 4  # of local files
-_MOST_AHEAD, _ON_ITS_WAY = 16, 1 << 28  # batches and bytes, from a network
+_MOST_AHEAD, _ON_ITS_WAY = 16, 3 << 27  # batches and bytes, from a network
 
 
 class MapDataset(Protocol):
@@ -47,7 +47,7 @@ class DataLoader:
         drop_last: leave out a last batch that is smaller, and what would make processes differ in length.
         threads: threads that read; 0 reads when a batch is asked for. None: 2; as many as batches are read ahead
             where the dataset waits for a network (`is_remote`), since that takes no cores.
-        prefetch: batches that are read ahead, at most. None: 4; from a network as many as hold 256 MB, 4 to 16.
+        prefetch: batches that are read ahead, at most. None: 4; from a network as many as hold 400 MB, 4 to 16.
         prefetch_bytes: memory for them; of large batches fewer are read ahead, but always one.
         rank, world_size: this process's number among several, and how many there are: each takes every
             `world_size`-th sample of the same order, none twice.
@@ -157,15 +157,15 @@ class DataLoader:
 
     def _read_ahead(self, batches: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
         waiting: deque[Future[dict[str, Any]]] = deque()
-        left = iter(batches)
+        left, is_planned = iter(batches), False
         pool = ThreadPoolExecutor(self._most_threads(), thread_name_prefix="wellkit-loader")
         try:
-            ahead = 1  # until the first batch tells how large they are
+            ahead = self._first_ahead()  # until the first batch tells how large they are
             waiting.extend(pool.submit(self._read, indices) for indices in itertools.islice(left, ahead))
             while waiting:
                 batch = waiting.popleft().result()
-                if ahead == 1:
-                    ahead = self._plan_memory(batch, len(batches))
+                if not is_planned:
+                    ahead, is_planned = self._plan_memory(batch, len(batches)), True
                 room = ahead - len(waiting)
                 waiting.extend(pool.submit(self._read, indices) for indices in itertools.islice(left, room))
                 yield batch
@@ -182,15 +182,24 @@ class DataLoader:
             return self.threads
         return (self.prefetch or _MOST_AHEAD) if self._waits() else _THREADS
 
-    def _plan_memory(self, batch: Mapping[str, Any], count: int) -> int:
-        """How many of `count` batches like this one are read ahead; memory for what is there at a time is taken now."""
-        sizes = [int(array.nbytes) for array in batch.values() if hasattr(array, "nbytes")]
-        size = max(1, sum(sizes))
+    def _ahead(self, size: int) -> int:
+        """How many batches of `size` bytes are read ahead."""
         prefetch = self.prefetch
         if prefetch is None:
             # What is on its way at a time hides the network's latency.
-            prefetch = min(_MOST_AHEAD, max(_AHEAD, _ON_ITS_WAY // size)) if self._waits() else _AHEAD
-        ahead = max(1, min(prefetch, self.prefetch_bytes // size))
+            wanted = -(-_ON_ITS_WAY // max(1, size))
+            prefetch = min(_MOST_AHEAD, max(_AHEAD, wanted)) if self._waits() else _AHEAD
+        return max(1, min(prefetch, self.prefetch_bytes // max(1, size)))
+
+    def _first_ahead(self) -> int:
+        """As `_ahead`, before there is a batch: from what the dataset says, if time is lost otherwise."""
+        size = getattr(self.dataset, "sample_nbytes", None) if self._waits() else None
+        return 1 if size is None else self._ahead(int(size) * self.batch_size)
+
+    def _plan_memory(self, batch: Mapping[str, Any], count: int) -> int:
+        """How many of `count` batches like this one are read ahead; memory for what is there at a time is taken now."""
+        sizes = [int(array.nbytes) for array in batch.values() if hasattr(array, "nbytes")]
+        ahead = self._ahead(sum(sizes))
         reserve = getattr(self.dataset, "reserve_memory", None)
         if reserve is not None:
             # Beside those ahead there are the one handed out, and the one before it until the next is asked for.

@@ -6,12 +6,16 @@ Values are read when asked for, not at import, so that a process can change them
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import platformdirs
 
+from wellkit.errors import ConfigError
+
 DATA_VARIABLE = "WELLKIT_DATA"
 CACHE_VARIABLE = "WELLKIT_CACHE"
+CACHE_BYTES_VARIABLE = "WELLKIT_CACHE_BYTES"
 CATALOG_VARIABLE = "WELLKIT_CATALOG"
 INDEX_VARIABLE = "WELLKIT_INDEX"
 
@@ -31,6 +35,24 @@ def cache_dir() -> Path:
     """Where caches live: `$WELLKIT_CACHE`, else the user's cache directory."""
     chosen = _variable(CACHE_VARIABLE)
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("wellkit", appauthor=False))
+
+
+def cache_limit() -> int | None:
+    """Bytes of disk that copies of streamed shards may take: `$WELLKIT_CACHE_BYTES` (200GB, 1TiB, 123456), or None.
+
+    Raises:
+        ConfigError: it is set to something else.
+    """
+    chosen = _variable(CACHE_BYTES_VARIABLE)
+    if chosen is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGTP])(I?)B?|B)?", chosen.upper())
+    limit = (
+        0 if match is None else int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGTP".find(match[2] or " "))
+    )
+    if limit < 1:
+        raise ConfigError(f"{CACHE_BYTES_VARIABLE}={chosen!r} is no size; write for example 200GB or 1TiB")
+    return limit
 
 
 def catalog_paths() -> tuple[Path, ...]:

@@ -1,0 +1,429 @@
+"""Byte ranges of remote files, kept on disk: what was fetched once is read from there, by the local reader too.
+
+    cache = RangeCache("/scratch/wellkit")
+    ranges = cache.reading(RangeReader(), listed_files)   # reads as the RangeReader does, from the cache where it can
+    path = ranges.local_path(location, wanted)            # or the copy to read from, where all that is wanted is there
+
+A file is known by the hash of its content, or else by its address, size and version: a changed one is another file.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from wellkit.errors import ArgumentError, HubError, StorageError, WellkitWarning
+from wellkit.fetch.cache_space import Space, User
+from wellkit.fetch.cached_shard import CachedShard, GoneError, make_shard, open_shard
+from wellkit.fetch.disk import check_writable, telling, write_atomically
+from wellkit.fetch.listing import ListedFile
+from wellkit.fetch.ranges import ByteRange
+from wellkit.settings import cache_dir, cache_limit, hub_offline
+from wellkit.storage import without_secrets
+
+FOLDER = "shards"  # in the folder that is given, which may hold other things
+TAG = "CACHEDIR.TAG"
+# https://bford.info/cachedir/: backups leave out folders that hold a file that begins like this.
+TAG_TEXT = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n# wellkit's copies of remote shards, see `wellkit cache --help`\n"
+)
+_PAUSE = 300.0  # seconds after a write that failed until the next is tried
+Done = Callable[[int], None]
+
+
+class Source(Protocol):
+    """Where bytes come from that are not in the cache: `RangeReader`."""
+
+    def read(self, ranges: Sequence[ByteRange], into: Sequence[memoryview], done: Done | None = None) -> None:
+        """Fill `into[i]` with `ranges[i]`, then call `done(i)`, in any thread and order."""
+        ...
+
+    def size(self, location: str) -> int:
+        """Bytes of a file."""
+        ...
+
+
+class Identity(NamedTuple):
+    """Which file it is, whatever its address. `key` is empty where nothing tells one version from another."""
+
+    key: str
+    text: str
+    size: int
+
+
+def identity_of(file: ListedFile) -> Identity:
+    """By the hash of its content where that is known, else by address, size and version."""
+    if file.size is None or not (file.content or file.version):
+        return Identity("", "", 0)
+    # Addresses may be signed: they are not written anywhere.
+    text = file.content or f"address:{_digest(file.location)}:{file.version}"[:500]
+    return Identity(_digest(f"{file.size}:{text}"), text, file.size)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
+
+
+def local_file(path: str) -> ListedFile:
+    """A file of a slow local or network tree, as a listing would tell of it.
+
+    Raises:
+        DataNotFoundError or another error of ours: it cannot be looked at.
+    """
+    from wellkit.storage import reading
+
+    with reading(path):
+        status = os.stat(path)
+    return ListedFile(path, status.st_size, version=f"mtime={status.st_mtime_ns}:{status.st_ino}")
+
+
+class RangeCache:
+    """A folder in which parts of remote files are kept. Picklable; any number of processes may use it at once.
+
+    Args:
+        folder: where; a folder `shards` is made in it. None: `$WELLKIT_CACHE`.
+        max_bytes: bound on the disk space it takes. None: `$WELLKIT_CACHE_BYTES`, else all but 5 % of the disk, and
+            at least 1 GiB. Shards used longest ago are removed when it is reached, but none that are in use: then no
+            more is kept.
+
+    Raises:
+        StorageError: the folder cannot be made.
+        ArgumentError: `max_bytes` is not positive.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None, max_bytes: int | None = None) -> None:
+        if max_bytes is not None and max_bytes < 1:
+            raise ArgumentError(f"max_bytes={max_bytes}: give a positive number of bytes, or None for no bound")
+        given = cache_dir() if folder is None else Path(os.path.expanduser(os.fspath(folder)))
+        self.folder = Path(os.path.abspath(given)) / FOLDER
+        self.max_bytes = cache_limit() if max_bytes is None else max_bytes
+        if not is_cache(self.folder):
+            check_writable(self.folder / TAG)
+            write_atomically(self.folder / TAG, TAG_TEXT.encode())
+
+    def reading(self, source: Source, files: Iterable[ListedFile]) -> CachedRanges:
+        """What reads ranges of `files`, from here where they are here, else from `source`, and keeps them.
+
+        Args:
+            source: picklable.
+            files: as listed; of others, and of those without a hash or a version, nothing is kept.
+        """
+        return CachedRanges(self, source, files)
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep a small document (a listing, statistics, what commit a branch named). Does nothing on a full disk."""
+        with suppress(StorageError):
+            write_atomically(self._document(name), hashlib.sha256(content).digest() + content)
+
+    def kept(self, name: str) -> bytes | None:
+        """The document kept last under `name`; None where there is none, or a damaged one."""
+        try:
+            content = self._document(name).read_bytes()
+        except OSError:
+            return None
+        return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
+
+    def _document(self, name: str) -> Path:
+        return self.folder / "documents" / f"{_digest(name)}.bin"
+
+
+def is_cache(folder: Path) -> bool:
+    """Whether a folder is one that `RangeCache` has made."""
+    try:
+        return not folder.is_symlink() and (folder / TAG).read_text(encoding="utf-8", errors="replace") == TAG_TEXT
+    except OSError:
+        return False
+
+
+class CachedRanges:
+    """Byte ranges of some files through a cache: what `RangeReader` does, and where the copies are.
+
+    Picklable, thread-safe, and safe under fork and spawn. What two threads or processes need at the same time, and is
+    not there yet, both fetch.
+
+    Attributes:
+        source: where bytes come from that are not there.
+    """
+
+    def __init__(self, cache: RangeCache, source: Source, files: Iterable[ListedFile]) -> None:
+        self.cache, self.source = cache, source
+        self._files = {file.location: (identity_of(file), file.size) for file in files}
+        self._process: _Process | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_process": None}
+
+    @property
+    def from_cache(self) -> int:
+        """Bytes that `read` has taken from the cache in this process."""
+        return self._here().served
+
+    def local_path(self, location: str, ranges: np.ndarray) -> str | None:
+        """The path of the copy of a file, if all bytes of `ranges` are in it and right; else None.
+
+        At the same offsets as in the file. The path names these bytes as long as it names anything: a copy that is
+        begun anew has another. `wellkit cache remove` may remove it at any time; files that are open stay.
+
+        Args:
+            ranges: int64, axes (range, 2): [start, stop).
+        """
+        here = self._here()
+        shard = here.find(location)
+        if shard is None:
+            return None
+        try:
+            is_there = shard.has(ranges)
+        except GoneError:
+            here.forget(location, shard)
+            return None
+        except OSError as error:
+            here.fail(error)
+            return None
+        here.note(shard)
+        return shard.path if is_there else None
+
+    def read(self, ranges: Sequence[ByteRange], into: Sequence[memoryview], done: Done | None = None) -> None:
+        """As `RangeReader.read`.
+
+        Raises:
+            HubError: among others, `$HF_HUB_OFFLINE` is set and something is missing; says what.
+        """
+        if len(ranges) != len(into):
+            raise ArgumentError(f"{len(ranges)} ranges and memory for {len(into)}: give each its own")
+        here = self._here()
+        views = [memory.cast("B") if memory.c_contiguous else memory for memory in into]
+        missing = self._read_present(here, ranges, views)
+        if hub_offline():
+            self._check_offline([part for parts in missing for part in parts])
+        wanted: list[ByteRange] = []
+        memory: list[memoryview] = []
+        owners: list[int] = []
+        for number, parts in enumerate(missing):
+            for part in parts:
+                first = part.start - ranges[number].start
+                wanted.append(part)
+                memory.append(views[number][first : first + part.stop - part.start])
+                owners.append(number)
+            if not parts and done is not None:
+                done(number)
+        if wanted:
+            left = [len(parts) for parts in missing]
+            lock = threading.Lock()
+
+            def note(number: int) -> None:
+                owner = owners[number]
+                with lock:
+                    left[owner] -= 1
+                    is_last = left[owner] == 0
+                if is_last and done is not None:
+                    done(owner)  # first: somebody waits for it
+                here.keep(wanted[number], memory[number])
+
+            self.source.read(wanted, memory, note)
+        here.tell()
+
+    def size(self, location: str) -> int:
+        """Bytes of a file. Raises as `RangeReader.size`."""
+        known = self._files.get(location)
+        return self.source.size(location) if known is None or known[1] is None else known[1]
+
+    def _read_present(
+        self, here: _Process, ranges: Sequence[ByteRange], views: Sequence[memoryview]
+    ) -> list[list[ByteRange]]:
+        """Fill in what is there; returns of each range what is not."""
+        by_location: dict[str, list[int]] = {}
+        for number, part in enumerate(ranges):
+            by_location.setdefault(part.location, []).append(number)
+        missing = [[part] for part in ranges]
+        for location, numbers in by_location.items():
+            shard = here.find(location)
+            if shard is None:
+                continue
+            try:
+                served = _read_shard(shard, numbers, ranges, views, missing)
+                here.note(shard, served)
+            except GoneError:
+                here.forget(location, shard)
+            except OSError as error:
+                here.fail(error)
+        return missing
+
+    def _check_offline(self, missing: Sequence[ByteRange]) -> None:
+        remote = [part for part in missing if part.location.startswith("hf://")]
+        if remote:
+            first = remote[0]
+            total = sum(part.stop - part.start for part in remote)
+            raise HubError(
+                f"{without_secrets(first.location)}: HF_HUB_OFFLINE is set, and bytes {first.start}-{first.stop - 1} "
+                f"are not in the cache {self.cache.folder.parent} ({total} bytes in {len(remote)} ranges are missing); "
+                "unset it to fetch them"
+            )
+
+    def _here(self) -> _Process:
+        """What belongs to this process alone."""
+        found = self._process
+        if found is None or found.pid != os.getpid():
+            found = self._process = _Process(
+                self.cache, {location: found for location, (found, _) in self._files.items()}
+            )
+        return found
+
+
+def _read_shard(
+    shard: CachedShard,
+    numbers: Sequence[int],
+    ranges: Sequence[ByteRange],
+    views: Sequence[memoryview],
+    missing: list[list[ByteRange]],
+) -> int:
+    """Fill in what a copy has of some ranges, and note what it has not; returns the bytes that it had."""
+    shard.look(np.array([ranges[number][1:] for number in numbers], np.int64))
+    served = 0
+    for number in numbers:
+        location, start, stop = ranges[number]
+        if not 0 <= start < stop == start + len(views[number]):
+            continue  # the source says what is wrong with it
+        gaps = shard.gaps(start, stop)
+        at = start
+        for begin, end in [*gaps, (stop, stop)]:
+            if at < begin:
+                shard.read_into(at, views[number][at - start : begin - start])
+                served += begin - at
+            at = end
+        missing[number] = [ByteRange(location, begin, end) for begin, end in gaps]
+    return served
+
+
+class _Process:
+    """The copies that one process has opened."""
+
+    def __init__(self, cache: RangeCache, identities: dict[str, Identity]) -> None:
+        self.pid = os.getpid()
+        self._cache, self._identities = cache, identities
+        self._space = Space(cache.folder, cache.max_bytes)
+        self._user = User(cache.folder)
+        self._lock = threading.Lock()
+        self._shards: dict[str, CachedShard] = {}
+        self.served = 0
+        self._pause_ends = 0.0
+        self._to_tell: list[str] = []
+        self._told: set[str] = set()
+
+    def find(self, location: str) -> CachedShard | None:
+        """The copy of a file, if there is one."""
+        shard = self._shards.get(location)
+        if shard is None:
+            identity = self._identities.get(location)
+            if identity is None or not identity.key:
+                return None
+            try:
+                shard = open_shard(self._cache.folder, identity.key)
+            except OSError as error:
+                self.fail(error)
+                return None
+            if shard is None or (shard.header.identity, shard.header.size) != identity[1:]:
+                return None
+            shard = self._add(location, shard)
+        shard.note_use()
+        return shard
+
+    def note(self, shard: CachedShard, served: int = 0) -> None:
+        """So many bytes were read."""
+        if served:
+            with self._lock:
+                self.served += served
+        if shard.damaged:
+            self._tell("damaged", f"{self._cache.folder}: holds damaged bytes, which are fetched again; check the disk")
+
+    def _add(self, location: str, shard: CachedShard) -> CachedShard:
+        self._user.note(shard.header.key)
+        with self._lock:
+            return self._shards.setdefault(location, shard)
+
+    def forget(self, location: str, shard: CachedShard) -> None:
+        """The copy is gone."""
+        with self._lock:
+            if self._shards.get(location) is shard:
+                del self._shards[location]
+
+    def keep(self, part: ByteRange, content: memoryview) -> None:
+        """Keep bytes that were fetched, if there is room. Raises nothing: the caller has what he wanted."""
+        identity = self._identities.get(part.location)
+        if identity is None or not identity.key:
+            if identity is not None:
+                name = without_secrets(part.location)
+                self._tell("version", f"{name}: nothing tells its version (no hash, ETag or time), so it is not cached")
+            return
+        if time.monotonic() < self._pause_ends or part.stop > identity.size or not _is_same(part.location, identity):
+            return
+        try:
+            if not self._space.take(part.start, part.stop):
+                self._pause(f"no more is kept: {self._space.why_full}, and all shards in it are in use")
+                return
+            for _ in range(2):
+                shard = self._shards.get(part.location) or self._make(part.location, identity)
+                try:
+                    shard.write(part.start, content)
+                    return
+                except GoneError:
+                    self.forget(part.location, shard)
+        except OSError as error:
+            self.fail(error)
+
+    def _make(self, location: str, identity: Identity) -> CachedShard:
+        shard = make_shard(
+            self._cache.folder,
+            identity.key,
+            name=without_secrets(location),
+            identity=identity.text,
+            size=identity.size,
+        )
+        return self._add(location, shard)
+
+    def fail(self, error: OSError) -> None:
+        """The disk is full, or fails: go on without it for a while."""
+        try:
+            with telling(self._cache.folder):
+                raise error
+        except StorageError as told:
+            why = str(told) if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"the cache failed ({told})"
+        self._pause(why)
+
+    def _pause(self, why: str) -> None:
+        self._pause_ends = time.monotonic() + _PAUSE
+        self._tell("paused", f"{self._cache.folder.parent}: {why}; what is not there is fetched each time")
+
+    def _tell(self, kind: str, message: str) -> None:
+        """Have the next caller be warned, once: the network's threads must not raise."""
+        with self._lock:
+            if kind not in self._told:
+                self._told.add(kind)
+                self._to_tell.append(message)
+
+    def tell(self) -> None:
+        """Give the warnings that have come up."""
+        while self._to_tell:
+            with self._lock:
+                message = self._to_tell.pop() if self._to_tell else None
+            if message is not None:
+                warnings.warn(message, WellkitWarning, stacklevel=4)
+
+
+def _is_same(location: str, identity: Identity) -> bool:
+    """Whether a local file is the one that was listed; of others their own storage makes sure."""
+    if "://" in location:
+        return True
+    try:
+        return identity_of(local_file(location)) == identity
+    except OSError:
+        return False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from wellkit.errors import ArgumentError, ShardError
+from wellkit.readers.budget import Budget
 from wellkit.readers.chunked import ChunkedWindow, Unit, plan_units, read_unit
 from wellkit.readers.coalescing import GAP, Need, frame_needs, plan_transfers
 from wellkit.readers.output import Geometries, check_output, load_kernels
@@ -57,8 +58,9 @@ class RemoteReader:
         ranges: where bytes come from; None: a `RangeReader` of its own.
         storage_options: for that one, fsspec's.
         connections: ranges that are fetched at a time.
-        budget: bytes that are in memory at a time beside the output, as stored and, where they are compressed, as
-            decoded. A larger batch is fetched in parts; a single step that needs more is read all the same.
+        budget: bytes that are in memory at a time beside the outputs, as stored and, where they are compressed, as
+            decoded; of all threads of a process together. A batch that needs more than half of it is fetched in parts;
+            a single step that needs more is read all the same.
         gap: bytes that are fetched though nobody needs them if that saves a request; see `plan_transfers`.
         threads: helpers that decode and gather what has arrived. None: one a core, at most 8; in a worker process 1.
         compiled: True for numba's kernels, False for NumPy's (slower, same values); None: numba's where there are.
@@ -70,7 +72,7 @@ class RemoteReader:
         *,
         storage_options: Mapping[str, Any] | None = None,
         connections: int = 16,
-        budget: int = 1 << 28,
+        budget: int = 1 << 29,
         gap: int = GAP,
         threads: int | None = None,
         compiled: bool | None = None,
@@ -86,7 +88,7 @@ class RemoteReader:
             ranges = RangeReader(storage_options, connections=connections)
         self.ranges: Ranges = ranges
         self.connections = connections
-        self.budget = budget
+        self._budget = Budget(budget)
         self.gap = gap
         self.threads = threads
         self._compiled = compiled
@@ -123,8 +125,10 @@ class RemoteReader:
                 windows.append(ChunkedWindow(request, geometry, out[number], rest[number]))
         arrived = _Arrived()
         pieces = Pieces(arrived, kernels)
-        for units in self._portions(plan_units(windows, pieces)):
-            self._read(units, pieces, arrived, kernels)
+        for units, cost in self._portions(plan_units(windows, pieces)):
+            with self._budget.hold(cost):
+                self._read(units, pieces, arrived, kernels)
+                arrived.clear()
 
     def read_constant(
         self, path: str, fields: tuple[FieldPlan, ...], trajectory: int, crop: tuple[slice, ...], out: np.ndarray
@@ -133,23 +137,23 @@ class RemoteReader:
         request = WindowRequest(path, fields, trajectory, start=0, n_steps=1, stride=1, n_input=1, crop=crop)
         self.read_windows([request], out[np.newaxis, np.newaxis])
 
-    def _portions(self, units: Sequence[Unit]) -> Iterator[list[Unit]]:
-        """Steps, neighbours together, whose bytes are within the budget."""
+    def _portions(self, units: Sequence[Unit]) -> Iterator[tuple[list[Unit], int]]:
+        """Steps, neighbours together, whose bytes are within half of the budget, and how many these are."""
         portion: list[Unit] = []
         seen: set[int] = set()
         size = 0
         for unit in units:
             new = {id(piece): piece for piece in unit.pieces if id(piece) not in seen}
             cost = sum(_cost(piece) for piece in new.values())
-            if portion and size + cost > self.budget:
-                yield portion
+            if portion and size + cost > self._budget.limit // 2:
+                yield portion, size
                 # What the portion before needed is gone, unless a later step needs it too: then it is there.
                 portion, size = [], 0
             portion.append(unit)
             seen.update(new)
             size += cost
         if portion:
-            yield portion
+            yield portion, size
 
     def _read(self, units: Sequence[Unit], pieces: Pieces, arrived: _Arrived, kernels: ModuleType) -> None:
         """Fetch what is not there yet of what some steps need, and gather each as soon as it is."""
@@ -163,7 +167,6 @@ class RemoteReader:
         ranges: list[ByteRange] = []
         into: list[memoryview] = []
         firsts: dict[str, int] = {}
-        arrived.clear()
         by_path = {transfer.location: transfer for transfer in transfers}
         for path, transfer in by_path.items():
             firsts[path] = len(ranges)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
+from collections.abc import Callable
+from functools import lru_cache
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 from deflate import DeflateError, zlib_decompress
@@ -30,6 +35,35 @@ class _Scratch(threading.local):
 
 
 _SCRATCH = _Scratch()
+
+
+class Libdeflate(NamedTuple):
+    """libdeflate's own functions, for compiled code.
+
+    Attributes:
+        inflate: address of `libdeflate_zlib_decompress`.
+        allocate: makes a decompressor, of use to one thread at a time, and returns its address.
+        free: ends one.
+    """
+
+    inflate: int
+    allocate: Callable[[], int]
+    free: Callable[[int], None]
+
+
+@lru_cache(maxsize=1)
+def libdeflate() -> Libdeflate | None:
+    """None where the library that the package `deflate` brings along does not show its functions, as on Windows."""
+    try:
+        library = ctypes.CDLL(sys.modules[zlib_decompress.__module__].__file__)
+        inflate = library.libdeflate_zlib_decompress
+        allocate, free = library.libdeflate_alloc_decompressor, library.libdeflate_free_decompressor
+    except (OSError, AttributeError, KeyError):
+        return None
+    allocate.argtypes, allocate.restype = [], ctypes.c_void_p
+    free.argtypes, free.restype = [ctypes.c_void_p], None
+    address = ctypes.cast(inflate, ctypes.c_void_p).value
+    return None if address is None else Libdeflate(address, allocate, free)
 
 
 class _BadChunkError(Exception):

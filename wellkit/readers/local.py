@@ -13,6 +13,7 @@ import numpy as np
 
 from wellkit.errors import ArgumentError
 from wellkit.readers.chunked import ChunkedWindow, read_chunked
+from wellkit.readers.decoding import read_decoded
 from wellkit.readers.descriptors import Descriptors
 from wellkit.readers.output import Geometries, check_output, load_kernels
 from wellkit.readers.plain import PlainWindow, Source, read_plain
@@ -92,6 +93,8 @@ class LocalReader:
                 left += [window.number for window in read_plain(plain, _FILES, kernels, self.source, threads)]
             if left:
                 windows = [ChunkedWindow(requests[n], geometries[n], out[n], rest[n]) for n in left]
+                if compiled:
+                    windows = read_decoded(windows, _FILES, threads)
                 read_chunked(windows, _FILES, kernels, threads)
 
     def read_all(self, batches: Sequence[WindowBatch]) -> None:

@@ -24,7 +24,6 @@ USERS = "users"
 _LOCK = "evicting.lock"
 _SLICE = 1 << 28  # bytes that a process writes at most before it looks again what there is
 _LEAST_FREE, _SHARE_FREE, _MOST_FREE = 1 << 30, 0.05, 0.25  # of a disk, to be left to others
-_LOW_WATER = 0.05  # of the bound: what is made free beyond what is needed
 _ABANDONED = 3600.0  # seconds after which a file that belongs to nothing is nobody's work in progress
 
 
@@ -195,7 +194,7 @@ class Space:
         if room < needed:
             with _sole_eviction(self._folder) as is_sole:
                 if is_sole:
-                    self._evict(held, keys, needed + int((self._max_bytes or 0) * _LOW_WATER))
+                    self._evict(held, keys, needed)
             room = self._room(scan(self._folder))
         return max(needed, min(room // (8 * max(users, 1)), _SLICE)) if room >= needed else 0
 

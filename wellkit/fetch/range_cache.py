@@ -212,7 +212,8 @@ class CachedRanges:
             for part in parts:
                 first = part.start - ranges[number].start
                 wanted.append(part)
-                memory.append(views[number][first : first + part.stop - part.start])
+                whole = part == ranges[number]  # goes to the source as it came: it refuses what makes no sense
+                memory.append(into[number] if whole else views[number][first : first + part.stop - part.start])
                 owners.append(number)
             if not parts and done is not None:
                 done(number)
@@ -227,7 +228,7 @@ class CachedRanges:
                     is_last = left[owner] == 0
                 if is_last and done is not None:
                     done(owner)  # first: somebody waits for it
-                here.keep(wanted[number], memory[number])
+                here.keep(wanted[number], memory[number].cast("B"))
 
             self.source.read(wanted, memory, note)
         here.tell()
@@ -291,7 +292,7 @@ def _read_shard(
     served = 0
     for number in numbers:
         location, start, stop = ranges[number]
-        if not 0 <= start < stop == start + len(views[number]):
+        if not 0 <= start < stop == start + views[number].nbytes or views[number].readonly:
             continue  # the source says what is wrong with it
         gaps = shard.gaps(start, stop)
         at = start
@@ -368,7 +369,8 @@ class _Process:
             return
         try:
             if not self._space.take(part.start, part.stop):
-                self._pause(f"no more is kept: {self._space.why_full}, and all shards in it are in use")
+                folder = self._cache.folder.parent
+                self._pause(f"{folder}: no more is kept: {self._space.why_full}, and the shards in it are in use")
                 return
             for _ in range(2):
                 shard = self._shards.get(part.location) or self._make(part.location, identity)
@@ -401,7 +403,7 @@ class _Process:
 
     def _pause(self, why: str) -> None:
         self._pause_ends = time.monotonic() + _PAUSE
-        self._tell("paused", f"{self._cache.folder.parent}: {why}; what is not there is fetched each time")
+        self._tell("paused", f"{why}; what is not in the cache is fetched each time")
 
     def _tell(self, kind: str, message: str) -> None:
         """Have the next caller be warned, once: the network's threads must not raise."""
@@ -427,3 +429,6 @@ def _is_same(location: str, identity: Identity) -> bool:
         return identity_of(local_file(location)) == identity
     except OSError:
         return False
+
+
+__all__ = ["CachedRanges", "Identity", "RangeCache", "Source", "identity_of", "is_cache", "local_file"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tenacity
 
+from tests.fetch.ranged import Published, publish
 from tests.hub.dataset import REPOSITORY, write_tree
 from tests.hub.server import LoopbackHub
 from wellkit.fetch import retries
@@ -18,6 +19,12 @@ def published(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = write_tree(tmp_path_factory.mktemp("published"))
     hub.add(REPOSITORY, folder)
     return folder
+
+
+@pytest.fixture
+def large(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A repository with one large file."""
+    return publish(hub, tmp_path_factory.mktemp("large"))
 
 
 @pytest.fixture(autouse=True)

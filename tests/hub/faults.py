@@ -21,6 +21,9 @@ class Request:
     headers: dict[str, str]  # names in lower case
     status: int = 0
     sent: int = 0  # bytes of the body
+    connection: int = 0  # the client's port
+    began: float = 0.0  # by time.monotonic()
+    ended: float = 0.0
 
 
 @dataclass

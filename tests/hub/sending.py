@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import time
 
 from tests.hub.faults import Answer, Request
@@ -55,7 +56,7 @@ class _Body:
             connection.sendall(self._content[position : position + size])
             return size
         place = self._content[1] + position
-        if self._flip_at is None and hasattr(os, "sendfile"):
+        if self._flip_at is None and hasattr(os, "sendfile") and not isinstance(connection, ssl.SSLSocket):
             return os.sendfile(connection.fileno(), self._file, place, size)
         piece = bytearray(os.pread(self._file, size, place))
         if self._flip_at is not None and place <= self._flip_at < place + len(piece):

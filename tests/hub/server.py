@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -23,6 +24,7 @@ from tests.hub.repository import Blob, Repository
 from tests.hub.sending import send
 from tests.hub.signing import Signer
 
+CERTIFICATE = Path(__file__).with_name("localhost.pem")  # its key is in it too: for tests only
 _API = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.+))?$")
 _RESOLVE = re.compile(r"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
 _RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)$")
@@ -39,10 +41,11 @@ class LoopbackHub:
         links: signs what the store is asked for; links can be made to end soon, or at once.
         latency: seconds from each request to the first byte of its answer.
         rate: bytes a second of each connection; None: as fast as it can.
+        is_encrypted: whether it speaks TLS, with the certificate in `CERTIFICATE`.
     """
 
-    def __init__(self, *, latency: float = 0.0, rate: float | None = None) -> None:
-        self.latency, self.rate = latency, rate
+    def __init__(self, *, latency: float = 0.0, rate: float | None = None, encrypted: bool = False) -> None:
+        self.latency, self.rate, self.is_encrypted = latency, rate, encrypted
         self.links = Signer()
         self.repositories: dict[str, Repository] = {}
         self.faults: list[Fault] = []
@@ -92,7 +95,7 @@ class LoopbackHub:
 
     def _address(self, name: str) -> str:
         host, port = self._servers[name].server_address[:2]
-        return f"http://{host!s}:{port}"
+        return f"{'https' if self.is_encrypted else 'http'}://{host!s}:{port}"
 
     def _server(self, name: str) -> ThreadingHTTPServer:
         hub = self
@@ -108,7 +111,13 @@ class LoopbackHub:
                 return answer
 
         Handler.server_name = name
-        return _Server(("127.0.0.1", 0), Handler)
+        server = _Server(("127.0.0.1", 0), Handler)
+        if self.is_encrypted:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(CERTIFICATE)
+            # The handshake is for each connection's own thread.
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        return server
 
     # What the Hub says
 
@@ -255,7 +264,7 @@ class _Server(ThreadingHTTPServer):
         """Clients that go away are part of the tests; anything else is a bug of the server's and is shown."""
         import sys
 
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError | ssl.SSLError):
             super().handle_error(request, client_address)
 
 
@@ -284,7 +293,13 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.server_name, self.command, unquote(parts.path), dict(parse_qsl(parts.query)), headers)
-        answer = self.answer(request, body)
+        request.connection, request.began = self.client_address[1], time.monotonic()
+        try:
+            self._answer(request, self.answer(request, body))
+        finally:
+            request.ended = time.monotonic()
+
+    def _answer(self, request: Request, answer: Answer) -> None:
         request.status = answer.status
         if answer.latency:
             time.sleep(answer.latency)

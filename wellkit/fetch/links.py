@@ -20,7 +20,14 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 
 from wellkit.errors import HubError
-from wellkit.fetch.answers import Answer, ChangedError, NoSuchBytesError, RedirectError, StatusError
+from wellkit.fetch.answers import (
+    Answer,
+    ChangedError,
+    NoSuchBytesError,
+    RedirectError,
+    StatusError,
+    WrongAnswerError,
+)
 from wellkit.fetch.hub import TIMEOUT, HubSource
 from wellkit.fetch.listing import HubPlace
 from wellkit.fetch.parallel import Job
@@ -128,7 +135,7 @@ class HubFile:
 
     def _follow(self, link: Link, address: str) -> Link:
         """The store itself redirects: the link that the bytes are behind."""
-        target = urljoin(link.address, address)
+        target = _target(link.address, address)
         moved = Link(target, self.source.headers(target), False, min(link.good_until, _good_until(target, {})))
         with self._lock:
             if self._link is link:
@@ -171,7 +178,7 @@ class HubFile:
                 told.setdefault("size", response.headers.get("Content-Length", ""))
                 self._note(told)
                 return Link(address, headers, True, float("inf"))
-            target = urljoin(address, response.headers["Location"])
+            target = _target(address, response.headers["Location"])
             if urlsplit(target)[:2] != urlsplit(source.endpoint)[:2]:
                 self._note(told)
                 return Link(target, source.headers(target), False, _good_until(target, response.headers))
@@ -194,6 +201,18 @@ def _facts(response: Any) -> dict[str, str]:
     return {"size": headers.get("X-Linked-Size", ""), "etag": etag.removeprefix("W/").strip('"')}
 
 
+def _target(address: str, location: str) -> str:
+    """Where a redirect leads."""
+    try:
+        target = urljoin(address, location)
+        is_address = urlsplit(target).scheme in {"http", "https"} and bool(urlsplit(target).hostname)
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise WrongAnswerError("the server redirects to what is no web address; check HF_ENDPOINT, and tell its owner")
+    return target
+
+
 def _good_until(address: str, headers: Mapping[str, str]) -> float:
     """By `time.monotonic()`, until when a signed address should be used; without an end if it names none.
 
@@ -213,7 +232,7 @@ def _good_until(address: str, headers: Mapping[str, str]) -> float:
         now = parsedate_to_datetime(headers.get("Date", "")).timestamp()
     except ValueError:
         now = time.time()
-    left = min(ends) - now
+    left = min(ends) - now - 1.0  # both are in whole seconds
     return time.monotonic() + left - min(_MARGIN, _MARGIN_SHARE * max(left, 0.0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -31,7 +32,18 @@ def is_transient(error: BaseException) -> bool:
     status = http_status(error)
     if status is not None:
         return status in TRANSIENT_STATUS and (retry_after(error) or 0.0) <= LONGEST_RETRY_AFTER
-    return network_error(error) is not None
+    return network_error(error) is not None and not _is_untrusted(error)
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    """Whether it is the server's certificate that is wrong: it will be the next time."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def retry_after(error: BaseException | None) -> float | None:

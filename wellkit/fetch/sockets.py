@@ -43,12 +43,18 @@ _PIECE = 1 << 20  # bytes between two looks at whether anybody still wants the r
 class _Connections:
     """Connections of this process that wait for their next request. A forked child begins with none.
 
-    What a child inherits is dropped, not shut down: the parent goes on using it.
+    What a child inherits is closed, which leaves the connections themselves to the parent.
     """
 
     def __init__(self) -> None:
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        inherited = self._idle
+        self._reset()
+        for _, _, connection in inherited:
+            connection.close()
 
     def _reset(self) -> None:
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ from typing import Any
 
 from wellkit import catalog
 from wellkit.errors import ArgumentError, DataNotFoundError, UnknownDatasetError, WellkitWarning, did_you_mean
-from wellkit.fetch.listing import Listing, hub_place, list_remote
+from wellkit.fetch.listing import Listing, expect_file, hub_place, list_remote
 from wellkit.settings import data_dir
 from wellkit.storage import Location, list_files, list_folders, locate
 
@@ -51,6 +51,11 @@ class DatasetSource:
             return catalog.get(name).sources.index
         except UnknownDatasetError:
             return None
+
+    def expect_statistics(self) -> None:
+        """Begin to fetch the statistics, which will be asked for."""
+        if self.listing is not None:
+            expect_file(self.present_statistics()[0], self.storage_options)
 
     def present_statistics(self) -> tuple[str, ...]:
         """The candidates without those that the listing shows not to be there; at least the first."""

@@ -17,6 +17,7 @@ from wellkit.datasets.assembly import ShardAssembler, WindowSpec
 from wellkit.datasets.batches import BatchSamples, BufferPool, prepare_framework, read_batch, read_sample
 from wellkit.datasets.described import Described
 from wellkit.datasets.errata import warn_of_errata
+from wellkit.datasets.opening import open_cache
 from wellkit.datasets.normalizing import normalization_class, open_normalization
 from wellkit.datasets.planning import fingerprint_of, plan_windows
 from wellkit.datasets.samples import (
@@ -91,6 +92,9 @@ class WellDataset(Described):
         crop: a (first, last) pair of grid indices for each spatial axis; only that box is read.
         random_crop: points along each spatial axis (or one number for all) of a box drawn for each sample, inside
             `crop`, from [seed, epoch, index]; only that box is read.
+        cache: keep what is read of remote or slow shards in files below this folder (True: `$WELLKIT_CACHE`), for the
+            next epoch, run and process. It takes at most `$WELLKIT_CACHE_BYTES` (by default what the disk has but
+            5 %); see `wellkit cache`.
         rollout_length: in full-trajectory mode, "own" keeps each trajectory's length, "shortest" cuts to the
             shortest file's. Batches of unequal rollouts are padded with NaN and get `output_mask`.
 
@@ -142,6 +146,7 @@ class WellDataset(Described):
         fields: Sequence[str] | None = None,
         crop: Sequence[tuple[int, int]] | None = None,
         random_crop: Sequence[int] | int | None = None,
+        cache: str | os.PathLike[str] | bool | None = None,
         rollout_length: Literal["own", "shortest"] = "own",
     ) -> None:
         self.framework = check_framework(framework)
@@ -199,8 +204,12 @@ class WellDataset(Described):
         self.files_paths = find_shards(
             source, include=self.include_filters, exclude=self.exclude_filters, storage_options=storage_options
         )
+        if use_normalization:
+            source.expect_statistics()  # while the shards' indexes are
+        self._is_cached = cache is not None and cache is not False
         self._tree = open_tree(
             self.files_paths,
+            cache=open_cache(cache),
             storage_options=storage_options,
             fields=None if fields is None else as_list(fields),
             source=source,
@@ -303,8 +312,9 @@ class WellDataset(Described):
 
     @property
     def is_remote(self) -> bool:
-        """Whether shards are read from a network."""
-        return any("://" in path and not path.startswith(("file://", "local://")) for path in self.files_paths)
+        """Whether reading waits for a network, or may wait for one as far as a cache can tell."""
+        here = ("file://", "local://")
+        return self._is_cached or any("://" in path and not path.startswith(here) for path in self.files_paths)
 
     def reserve_memory(self, sizes: Sequence[int]) -> None:
         """Take memory for arrays of so many bytes each, which batches then use again and again."""

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-from huggingface_hub import HfApi, constants, get_session, get_token, hf_hub_url, hf_raise_for_status
+from huggingface_hub import constants, get_session, get_token, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from wellkit import __version__
 from wellkit.errors import ArgumentError, DataNotFoundError, HubError, WellkitError
@@ -105,14 +106,13 @@ class HubSource:
         if hub_offline():
             raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
         with self._telling(revision):
-            api = HfApi(endpoint=self.endpoint, token=self.token)
-            info = patiently(
-                lambda: api.dataset_info(self.repository, revision=revision, timeout=TIMEOUT),
-                attempts=LISTING_ATTEMPTS,
-            )
-        if info.sha is None or not _SHA1.fullmatch(info.sha):
-            raise HubError(f"{self}: the Hub names no commit for revision {revision!r}; check HF_ENDPOINT")
-        return info.sha
+            validate_repo_id(self.repository)
+            # Not by HfApi: it may ask the Hub for other things first.
+            address = f"{self.endpoint}/api/datasets/{self.repository}/revision/{quote(revision, safe='')}"
+            found = patiently(partial(self._get, address), attempts=LISTING_ATTEMPTS).json()["sha"]
+            if not isinstance(found, str) or not _SHA1.fullmatch(found):
+                raise HubError(f"{self}: the Hub names no commit for revision {revision!r}; check HF_ENDPOINT")
+        return found
 
     def snapshot(self, revision: str) -> Snapshot:
         """Resolve `revision` to a commit and list it.

@@ -6,8 +6,11 @@ storages are asked for one folder.
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +25,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAGS = ("ETag", "etag", "Content-MD5", "md5Hash", "crc32c")
 _TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated")
 _MAX_TREES = 16
+_MAX_SMALL = 64
 
 
 @dataclass(frozen=True)
@@ -129,13 +133,13 @@ def list_remote(location: str, storage_options: Mapping[str, Any] | None = None)
     return _hub_listing(place, storage_options) if place is not None else _folder_listing(location, storage_options)
 
 
-_listings: dict[tuple[str, str, str], Listing] = {}  # by endpoint, repository and commit
+_listings: dict[tuple[str, ...], Listing] = {}  # by endpoint, token, repository and commit
 
 
 def _hub_listing(place: HubPlace, storage_options: Mapping[str, Any] | None) -> Listing:
     source = place.source(storage_options)
     is_pinned = _COMMIT.fullmatch(place.revision) is not None
-    key = (source.endpoint, place.repository, place.revision)
+    key = (source.endpoint, source.token or "", place.repository, place.revision)
     known = _listings.get(key) if is_pinned else None
     if known is None:
         tree = source.tree(place.revision if is_pinned else source.commit(place.revision or "main"))
@@ -176,19 +180,82 @@ def listed_file(location: str, entry: Mapping[str, Any]) -> ListedFile:
 
 
 def read_file(location: str, storage_options: Mapping[str, Any] | None = None) -> bytes:
-    """A small file whole, local or remote, in as few requests as there can be.
+    """A small file whole, local or remote, in as few requests as there can be; none if a commit's was read before.
 
     Raises:
         DataNotFoundError: there is no such file.
         HubError: the storage cannot be reached.
         ShardError: any other input/output error.
     """
+    key = _small_key(location, storage_options)
+    if key is not None:
+        known = _small.get(key)
+        if known is None or known.pid != os.getpid():
+            known = _begin(key, location, storage_options, in_background=False)
+        try:
+            return known.content.result()
+        except BaseException:
+            _small.pop(key, None)  # the next one who asks may have better luck
+            raise
     hub = hub_place(location)
     if hub is not None:
-        content = hub.source(storage_options).read(hub.path, hub.revision or "main").content
-        assert content is not None  # nothing was said to be known
-        return content
+        return _read_on_hub(hub, storage_options)
     place = locate(location, storage_options)
     with reading(str(place)):
         found: bytes = place.fs.cat_file(place.path)
     return found
+
+
+def expect_file(location: str, storage_options: Mapping[str, Any] | None = None) -> None:
+    """Begin to read a small file of a commit on the Hub that `read_file` will be asked for; does nothing elsewhere."""
+    key = _small_key(location, storage_options)
+    if key is not None and key not in _small:
+        _begin(key, location, storage_options, in_background=True)
+
+
+@dataclass(frozen=True)
+class _SmallFile:
+    """A file that is, or is being, read in this process."""
+
+    pid: int
+    content: Future[bytes]
+
+
+_small: dict[tuple[str, ...], _SmallFile] = {}  # by endpoint, token and location
+
+
+def _small_key(location: str, storage_options: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    hub = hub_place(location)
+    if hub is None or not _COMMIT.fullmatch(hub.revision):
+        return None
+    source = hub.source(storage_options)
+    return source.endpoint, source.token or "", location
+
+
+def _begin(
+    key: tuple[str, ...], location: str, storage_options: Mapping[str, Any] | None, *, in_background: bool
+) -> _SmallFile:
+    hub = hub_place(location)
+    assert hub is not None
+    content: Future[bytes] = Future()
+
+    def read() -> None:
+        try:
+            content.set_result(_read_on_hub(hub, storage_options))
+        except BaseException as error:
+            content.set_exception(error)
+
+    if len(_small) >= _MAX_SMALL:
+        _small.clear()
+    found = _small[key] = _SmallFile(os.getpid(), content)
+    if in_background:
+        threading.Thread(target=read, daemon=True).start()
+    else:
+        read()
+    return found
+
+
+def _read_on_hub(hub: HubPlace, storage_options: Mapping[str, Any] | None) -> bytes:
+    content = hub.source(storage_options).read(hub.path, hub.revision or "main").content
+    assert content is not None  # nothing was said to be known
+    return content

@@ -56,8 +56,8 @@ class TooScatteredError(Exception):
 class _Header:
     """What is known of one shard's header."""
 
-    def __init__(self, location: str, size: int, *, with_fingerprint: bool) -> None:
-        self.location, self.size = location, size
+    def __init__(self, number: int, location: str, size: int, *, with_fingerprint: bool) -> None:
+        self.number, self.location, self.size = number, location, size
         self.pieces: list[Piece] = []
         self.wanted: list[Extent] = _steps([(0, min(FIRST, size))], size)
         if with_fingerprint and size > FIRST:
@@ -193,6 +193,7 @@ def read_headers(
     with_fingerprint: bool = False,
     timeout: float = TIMEOUT,
     progress: Callable[[int, int], None] | None = None,
+    found: Callable[[int, ShardIndex], None] | None = None,
 ) -> list[ShardIndex | WellkitError | TooScatteredError]:
     """The index of each shard, or why there is none.
 
@@ -202,93 +203,69 @@ def read_headers(
         with_fingerprint: fetch the end of each shard too, so that its index has a fingerprint.
         timeout: seconds that parsing one shard may take.
         progress: called with shards done and shards there are.
+        found: called with a shard's number and its index as soon as that is made, in any thread and order.
 
     Raises:
         HubError, DataNotFoundError, ShardError: a shard cannot be read at all.
     """
-    headers = [_Header(location, size, with_fingerprint=with_fingerprint) for location, size in shards]
+    headers = [
+        _Header(number, location, size, with_fingerprint=with_fingerprint)
+        for number, (location, size) in enumerate(shards)
+    ]
+    if not headers:
+        return []
+
+    def tell(header: _Header) -> None:
+        if isinstance(header.result, ShardIndex) and found is not None:
+            found(header.number, header.result)
+        if progress is not None:
+            progress(sum(header.result is not None for header in headers), len(headers))
+
     with ExitStack() as stack:
         jobs = min(_MAX_CHILDREN, os.cpu_count() or 1, -(-len(headers) // _SHARDS_A_CHILD))
-        indexers = [stack.enter_context(Indexer(timeout)) for _ in range(jobs)]
-        for indexer in indexers:
-            indexer.start()
-        pool = stack.enter_context(ThreadPoolExecutor(max(1, jobs)))
-        work = _Rounds(reader, pool, indexers, lambda: _tell(headers, progress))
+        parsers = _Parsers([stack.enter_context(Indexer(timeout)) for _ in range(jobs)], tell)
+        first, rest, ahead = (stack.enter_context(ThreadPoolExecutor(count)) for count in (1, jobs, 1))
+        for pool in (first, rest):
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # interrupted: nothing more is begun
+        stack.callback(parsers.stop)
         # The others profit from what the first one of the usual size has shown: alike shards lie alike.
-        common = Counter(header.size for header in headers).most_common(1)
-        leader = next((header for header in headers if common and header.size == common[0][0]), None)
+        ((usual, _),) = Counter(header.size for header in headers).most_common(1)
+        leader = next(header for header in headers if header.size == usual)
         others = [header for header in headers if header is not leader]
-        if leader is not None:
-            ahead = stack.enter_context(ThreadPoolExecutor(1)).submit(work.run, [leader])
-            work.fetch(others)
-            ahead.result()
-            for header in others:
-                if header.size == leader.size and isinstance(leader.result, ShardIndex):
-                    header.wanted = header.missing(leader.fetched)
-        work.run(others)
+        leading = ahead.submit(_until_done, [leader], reader, first, parsers)
+
+        def parse_behind(header: _Header) -> None:
+            leading.result()
+            if header.size == leader.size and isinstance(leader.result, ShardIndex):
+                header.wanted = header.missing(leader.fetched)
+            if not header.wanted:
+                parsers.parse(header)
+
+        _one_round(others, reader, rest, parse_behind)
+        leading.result()
+        _until_done([header for header in others if header.result is None], reader, rest, parsers)
     results = [header.result for header in headers]
     assert all(result is not None for result in results)
     return [result for result in results if result is not None]
 
 
-def _tell(headers: Sequence[_Header], progress: Callable[[int, int], None] | None) -> None:
-    if progress is not None:
-        progress(sum(header.result is not None for header in headers), len(headers))
+class _Parsers:
+    """Child processes that parse, and who hears of it."""
 
-
-class _Rounds:
-    """Fetches and parses in rounds; what a shard waits for is parsed while others' bytes still come."""
-
-    def __init__(
-        self, reader: Reader, pool: ThreadPoolExecutor, indexers: Sequence[Indexer], tell: Callable[[], None]
-    ) -> None:
-        self._reader, self._pool, self._tell = reader, pool, tell
+    def __init__(self, indexers: Sequence[Indexer], tell: Callable[[_Header], None]) -> None:
+        self._tell = tell
+        self.is_stopped = False
         self._idle: SimpleQueue[Indexer] = SimpleQueue()
         for indexer in indexers:
+            indexer.start()  # ready when the first bytes are
             self._idle.put(indexer)
 
-    def run(self, headers: Sequence[_Header]) -> None:
-        """Until every shard has a result."""
-        waiting = list(headers)
-        while waiting:
-            parsing: list[Future[None]] = []
-            self.fetch(waiting, parsing)
-            for future in parsing:
-                future.result()
-                self._tell()
-            waiting = [header for header in waiting if header.result is None]
+    def stop(self) -> None:
+        """Let nobody begin another round."""
+        self.is_stopped = True
 
-    def fetch(self, headers: Sequence[_Header], parsing: list[Future[None]] | None = None) -> None:
-        """Get what the shards want; with `parsing`, hand each to the parser once nothing more is wanted."""
-        ranges = [ByteRange(header.location, *extent) for header in headers for extent in header.wanted]
-        owners = [header for header in headers for _ in header.wanted]
-        buffers = [bytearray(part.stop - part.start) for part in ranges]
-        left = Counter(id(header) for header in owners)
-        parts: dict[int, list[int]] = {}
-        for number, header in enumerate(owners):
-            parts.setdefault(id(header), []).append(number)
-        lock = threading.Lock()
-
-        def arrived(header: _Header) -> None:
-            header.add((ranges[number].start, bytes(buffers[number])) for number in parts.get(id(header), ()))
-            if parsing is not None and not header.wanted:
-                parsing.append(self._pool.submit(self._parse, header))
-
-        def done(number: int) -> None:
-            with lock:
-                left[id(owners[number])] -= 1
-                if left[id(owners[number])] == 0:
-                    arrived(owners[number])
-
-        for header in headers:
-            if id(header) not in parts:
-                with lock:
-                    arrived(header)
-        if ranges:
-            self._reader.read(ranges, [memoryview(buffer) for buffer in buffers], done)
-            assert not +left  # the reader tells of each range or raises
-
-    def _parse(self, header: _Header) -> None:
+    def parse(self, header: _Header) -> None:
+        """Give a shard its result, or note what it wants for one."""
         indexer = self._idle.get()
         try:
             found = indexer.index_pieces(
@@ -296,10 +273,56 @@ class _Rounds:
             )
         except WellkitError as error:
             header.result = error
-            return
+        else:
+            if isinstance(found, ShardIndex):
+                header.result = found
+            else:
+                header.want(found)
         finally:
             self._idle.put(indexer)
-        if isinstance(found, ShardIndex):
-            header.result = found
-        else:
-            header.want(found)
+        if header.result is not None:
+            self._tell(header)
+
+
+def _until_done(headers: Sequence[_Header], reader: Reader, pool: ThreadPoolExecutor, parsers: _Parsers) -> None:
+    waiting = list(headers)
+    while waiting and not parsers.is_stopped:
+        _one_round(waiting, reader, pool, parsers.parse)
+        waiting = [header for header in waiting if header.result is None]
+
+
+def _one_round(
+    headers: Sequence[_Header], reader: Reader, pool: ThreadPoolExecutor, parse: Callable[[_Header], None]
+) -> None:
+    """Get what the shards want; each is parsed once nothing more is wanted, while others' bytes still come."""
+    ranges = [ByteRange(header.location, *extent) for header in headers for extent in header.wanted]
+    owners = [header for header in headers for _ in header.wanted]
+    buffers = [bytearray(part.stop - part.start) for part in ranges]
+    parts: dict[int, list[int]] = {header.number: [] for header in headers}
+    for number, header in enumerate(owners):
+        parts[header.number].append(number)
+    left = {header.number: len(parts[header.number]) for header in headers}
+    parsing: list[Future[None]] = []
+    lock = threading.Lock()
+
+    def arrived(header: _Header) -> None:
+        header.add((ranges[number].start, bytes(buffers[number])) for number in parts[header.number])
+        if not header.wanted:
+            parsing.append(pool.submit(parse, header))
+
+    def done(number: int) -> None:
+        header = owners[number]
+        with lock:
+            left[header.number] -= 1
+            if left[header.number]:
+                return
+        arrived(header)
+
+    for header in headers:
+        if not parts[header.number]:
+            arrived(header)
+    if ranges:
+        reader.read(ranges, [memoryview(buffer) for buffer in buffers], done)
+        assert not any(left.values())  # the reader tells of each range or raises
+    for future in parsing:
+        future.result()

@@ -184,20 +184,27 @@ class _Search:
         if unknown:
             indexes |= self._read(unknown)
         if indexes:
-            table = ShardTable(unpack(pack(indexes), "indexes of remote shards"))
+            ordered = {file.location: indexes[file.location] for file in sized if file.location in indexes}
+            table = ShardTable(unpack(pack(ordered), "indexes of remote shards"))
             self.found |= {location: FoundIndex(table, location) for location in indexes}
 
     def _read(self, shards: Sequence[_Shard]) -> dict[str, ShardIndex]:
         """From the shards' headers."""
         reader = self._reader or RangeReader(self._options, connections=CONNECTIONS)
-        results = read_headers([(shard.file.location, shard.file.size or 0) for shard in shards], reader)
-        indexes, scattered = {}, []
-        for shard, result in zip(shards, results, strict=True):
-            file = shard.file
+        files = [shard.file for shard in shards]
+
+        def found(number: int, index: ShardIndex) -> None:
+            file = files[number]
+            index = indexes[file.location] = replace(index, content=file.content)
+            cache.store_remote(file.location, index.size, file.content, file.version, index)
+
+        indexes: dict[str, ShardIndex] = {}
+        scattered = []
+        results = read_headers([(file.location, file.size or 0) for file in files], reader, found=found)
+        for file, result in zip(files, results, strict=True):
             if isinstance(result, ShardIndex):
-                index = indexes[file.location] = replace(result, content=file.content)
-                cache.store_remote(file.location, index.size, file.content, file.version, index)
-            elif isinstance(result, TooScatteredError):
+                continue
+            if isinstance(result, TooScatteredError):
                 scattered.append(f"{without_secrets(file.location)}: {result}")
                 self.found[file.location] = FoundIndex(None, file.location)
             else:

@@ -19,14 +19,13 @@ from numba.np.numpy_support import carray
 
 from wellkit.compiled import compile_kernel, compiled_folder
 from wellkit.readers import kernels
-from wellkit.readers.kernels import _add, _fletcher32, _part, _read_exactly, _steps
+from wellkit.readers.kernels import _add, _fletcher32, _part, _read_exactly, _steps, _unshuffle
 
 # What a piece went through on its way to disk, in this order; FILL: it was never written.
 SHUFFLED, DEFLATED, SUMMED, FILL = 1, 2, 4, 8
 # Columns of the table of pieces.
 FILE, OFFSET, STORED, DECODED, CODECS, SLOT, VALUE = range(7)
 _CHECKSUM = 4  # bytes
-_BLOCK = 1 << 12  # elements
 
 _types: Any = types
 _carray: Any = carray
@@ -63,38 +62,26 @@ def _call(typing_context: Any, function: Any, state: Any, data: Any, size: Any, 
 
 
 _inflate: Any = intrinsic(_call)
+_sum: Any = _part(_fletcher32)
+_restore: Any = _part(_unshuffle)
 
 
 @_part
-def _restore(source, target, count):
-    """`count` 4-byte elements as they were before HDF5's shuffle: byte b of element i lies at b * count + i."""
-    first = _bytes_at(np.uintp(source))
-    second = _bytes_at(np.uintp(source + count))
-    third = _bytes_at(np.uintp(source + 2 * count))
-    fourth = _bytes_at(np.uintp(source + 3 * count))
-    out = _words_at(np.uintp(target))
-    for i in range(count):
-        out[i] = (
-            np.uint32(first[i])
-            | np.uint32(second[i]) << np.uint32(8)
-            | np.uint32(third[i]) << np.uint32(16)
-            | np.uint32(fourth[i]) << np.uint32(24)
-        )
+def _view(address, size):
+    """Bytes in memory as an array."""
+    return _carray(_bytes_at(np.uintp(address)), size)
 
 
 @_part
 def _is_intact(address, size):
     """Whether the checksum behind `size` bytes is theirs; old libraries exchanged the bytes of each of its halves."""
-    found = np.uint32(_fletcher32_part(_carray(_bytes_at(np.uintp(address)), size)))
-    there = _carray(_bytes_at(np.uintp(address + size)), _CHECKSUM)
+    found = np.uint32(_sum(_view(address, size)))
+    there = _view(address + size, _CHECKSUM)
     stored = np.uint32(0)
     for number in range(_CHECKSUM):
         stored |= np.uint32(there[number]) << np.uint32(8 * number)
     low = np.uint32(0x00FF00FF)
     return stored == found or stored == (found & low) << np.uint32(8) | (found >> np.uint32(8)) & low
-
-
-_fletcher32_part: Any = _part(_fletcher32)
 
 
 @_part
@@ -125,12 +112,9 @@ def _bring(piece, descriptor, scratch, slots, inflated, function, state):
     elif stored != decoded:
         return False
     if codecs & SHUFFLED:
-        _restore(at, slot, decoded // 4)
-    elif codecs and at != slot:
-        source = _bytes_at(np.uintp(at))
-        out_bytes = _bytes_at(np.uintp(slot))
-        for i in range(decoded):
-            out_bytes[i] = source[i]
+        _restore(_view(at, decoded), _view(slot, decoded), 4)
+    elif at != slot:
+        _view(slot, decoded)[:] = _view(at, decoded)
     return True
 
 

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from heapq import heappop, heappush
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _FILES_AT_ONCE = 64
 _LARGEST = 1 << 28  # bytes of memory that a thread takes at most
 _KEPT = 1 << 24  # bytes of a thread's memory that it keeps
 _WORTH_STREAMING = 1 << 19  # bytes of output, above which whoever reads them will not find them in a cache anyway
+_Size = TypeVar("_Size", int, np.ndarray)
 _PLACE_BITS = 48  # of a chunk's number, or an offset; files are smaller
 _SOURCES = 1 << (62 - _PLACE_BITS)
 _BROUGHT_IN = 1 << 28  # bytes: larger batches are read ahead of well enough by the operating system
@@ -278,7 +279,7 @@ def _plan(places: _Places, n_input: int) -> _Plan:
     tasks = np.append(np.flatnonzero(np.cumsum(spanned)[:n_units] == 0), n_units)
     ranked = np.argsort(begin, kind="stable")
     chosen = firsts[ranked]
-    slots, room = _slots(begin[ranked].tolist(), end[ranked].tolist(), places.decoded.ravel()[chosen].tolist())
+    slots, room = _slots(begin[ranked].tolist(), end[ranked].tolist(), _lines(places.decoded.ravel()[chosen]).tolist())
     columns = (places.file, places.offset, places.stored, places.decoded, places.codecs)
     pieces = np.stack([*(column.ravel()[chosen] for column in columns), slots, places.value.ravel()[chosen]], axis=1)
     rank = np.empty_like(ranked)
@@ -292,12 +293,12 @@ def _plan(places: _Places, n_input: int) -> _Plan:
 
 
 def _slots(begin: Sequence[int], end: Sequence[int], sizes: Sequence[int]) -> tuple[np.ndarray, int]:
-    """Where each piece is kept from its first use to its last, and bytes of all; in the order of first use."""
+    """Where each piece is kept from its first use to its last, in the order of first use; and bytes of all."""
     slots: list[int] = []
     free: dict[int, list[int]] = {}
     held: list[tuple[int, int, int]] = []
     room = 0
-    for first, last, size in zip(begin, end, map(_lines, sizes), strict=True):
+    for first, last, size in zip(begin, end, sizes, strict=True):
         while held and held[0][0] < first:
             _, place, idle = heappop(held)
             free.setdefault(idle, []).append(place)
@@ -310,6 +311,6 @@ def _slots(begin: Sequence[int], end: Sequence[int], sizes: Sequence[int]) -> tu
     return np.array(slots, np.int64), room
 
 
-def _lines(size: int) -> int:
+def _lines(size: _Size) -> _Size:
     """Rounded up to whole cache lines."""
     return -(-size // _LINE) * _LINE

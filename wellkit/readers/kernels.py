@@ -444,12 +444,26 @@ def _read_tiles(
 def _unshuffle(source, out, size):
     """Undo HDF5's shuffle, see `wellkit.readers.numpy_kernels.unshuffle`."""
     n = source.size // size
-    if size == 4:
+    if size == 4:  # written out, so that the compiler makes vector code
         for i in range(n):
             out[4 * i] = source[i]
             out[4 * i + 1] = source[n + i]
             out[4 * i + 2] = source[2 * n + i]
             out[4 * i + 3] = source[3 * n + i]
+    elif size == 2:
+        for i in range(n):
+            out[2 * i] = source[i]
+            out[2 * i + 1] = source[n + i]
+    elif size == 8:
+        for i in range(n):
+            out[8 * i] = source[i]
+            out[8 * i + 1] = source[n + i]
+            out[8 * i + 2] = source[2 * n + i]
+            out[8 * i + 3] = source[3 * n + i]
+            out[8 * i + 4] = source[4 * n + i]
+            out[8 * i + 5] = source[5 * n + i]
+            out[8 * i + 6] = source[6 * n + i]
+            out[8 * i + 7] = source[7 * n + i]
     else:
         for part in range(size):
             for i in range(n):

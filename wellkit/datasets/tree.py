@@ -11,6 +11,7 @@ from wellkit.datasets.opening import open_shards
 from wellkit.datasets.samples import WellMetadata
 from wellkit.datasets.sources import DatasetSource
 from wellkit.errors import ArgumentError, FormatError, did_you_mean
+from wellkit.fetch.range_cache import RangeCache
 from wellkit.formats.well import FieldLayout, WellLayout
 from wellkit.readers.protocol import ShardReader
 
@@ -36,12 +37,14 @@ def open_tree(
     storage_options: Mapping[str, Any] | None,
     fields: Sequence[str] | None,
     source: DatasetSource | None = None,
+    cache: RangeCache | None = None,
 ) -> ShardTree:
     """Read every shard's layout and check that they belong together.
 
     Args:
         source: where remote shards were found, so that nothing is asked for again.
         fields: core field names to deliver; None for all.
+        cache: where what is read of the shards is kept.
 
     Raises:
         FormatError: shards differ in dataset name, dimensions, resolution, fields or scalars; names both files.
@@ -52,6 +55,7 @@ def open_tree(
         storage_options,
         listing=None if source is None else source.listing,
         published=None if source is None else source.published_index,
+        cache=cache,
     )
     first = layouts[0]
     for layout in layouts[1:]:

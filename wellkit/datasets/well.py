@@ -17,8 +17,8 @@ from wellkit.datasets.assembly import ShardAssembler, WindowSpec
 from wellkit.datasets.batches import BatchSamples, BufferPool, prepare_framework, read_batch, read_sample
 from wellkit.datasets.described import Described
 from wellkit.datasets.errata import warn_of_errata
-from wellkit.datasets.opening import open_cache
 from wellkit.datasets.normalizing import normalization_class, open_normalization
+from wellkit.datasets.opening import open_cache
 from wellkit.datasets.planning import fingerprint_of, plan_windows
 from wellkit.datasets.samples import (
     FieldViews,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from wellkit.index.model import MISSING
-from wellkit.readers.chunked import Frame
+from wellkit.readers.chunked import Frame, Unit
 from wellkit.readers.geometry import row_major
+from wellkit.readers.pieces import Piece
 
 if TYPE_CHECKING:
     from wellkit.fetch.ranges import ByteRange
@@ -126,6 +127,19 @@ def _cut(runs: np.ndarray, part: int) -> np.ndarray:
         size = -(-(end - begin) // count)
         pieces += [(at, min(at + size, end)) for at in range(begin, end, size)]
     return np.array(pieces, dtype=np.int64).reshape(-1, 2)
+
+
+def unit_needs(unit: Unit, gap: int = GAP) -> list[tuple[Piece, Need]]:
+    """What a step needs of its pieces, chunks that were never written left out; see `frame_needs`."""
+    geometry = unit.job.geometry
+    dims, strides = geometry.dims.tolist(), geometry.strides.tolist()
+    return [
+        (piece, need)
+        for frames in unit.frames
+        for frame, steps in zip(frames, strides, strict=True)
+        for piece, need in zip(frame.pieces, frame_needs(frame, dims, steps, gap), strict=True)
+        if need is not None
+    ]
 
 
 def frame_needs(frame: Frame, dims: Sequence[int], strides: Sequence[int], gap: int = GAP) -> list[Need | None]:

@@ -19,6 +19,12 @@ from wellkit.index.lookup import index_for
 from wellkit.index.model import ArrayIndex, ShardIndex
 from wellkit.readers.hdf5 import Hdf5Reader
 from wellkit.readers.local import LocalReader
+from wellkit.readers.protocol import WindowReader
+
+
+def local_windows() -> LocalReader:
+    """This process's reader of windows of local shards."""
+    return _windows(os.getpid())
 
 
 @lru_cache(maxsize=1)
@@ -33,11 +39,13 @@ class IndexedReader:
     Args:
         location: a path of this machine's own file system.
         index: the shard's index, if it is at hand; looked up when first needed otherwise.
+        windows: what reads windows of it; None: one that all shards of this process share.
     """
 
-    def __init__(self, location: str, index: ShardIndex | None = None) -> None:
+    def __init__(self, location: str, index: ShardIndex | None = None, *, windows: WindowReader | None = None) -> None:
         self.location = location
         self._index = index
+        self._windows = windows
         self._checked = False
         self._opened: Hdf5Reader | None = None  # made when something has to be read through h5py
 
@@ -46,9 +54,9 @@ class IndexedReader:
         return {**self.__dict__, "_index": None, "_checked": False}
 
     @property
-    def windows(self) -> LocalReader:
-        """What reads windows of it: one a process, for all shards."""
-        return _windows(os.getpid())
+    def windows(self) -> WindowReader:
+        """What reads windows of it."""
+        return self._windows if self._windows is not None else local_windows()
 
     @property
     def index(self) -> ShardIndex:

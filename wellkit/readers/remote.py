@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from wellkit.errors import ArgumentError, ShardError
+from wellkit.errors import ArgumentError, DataNotFoundError, ShardError
 from wellkit.readers.budget import Budget
 from wellkit.readers.chunked import ChunkedWindow, Unit, plan_units, read_unit
-from wellkit.readers.coalescing import GAP, Need, frame_needs, plan_transfers
+from wellkit.readers.coalescing import GAP, Need, plan_transfers, unit_needs
+from wellkit.readers.copies import Copies, in_copies
+from wellkit.readers.indexed import local_windows
 from wellkit.readers.output import Geometries, check_output, load_kernels
 from wellkit.readers.pieces import Piece, Pieces
 from wellkit.readers.plan import FieldPlan, WindowBatch, WindowRequest
@@ -124,6 +126,10 @@ class RemoteReader:
                 geometry = self._geometries.find(request, n_steps, space, n_channels)
                 windows.append(ChunkedWindow(request, geometry, out[number], rest[number]))
         arrived = _Arrived()
+        if isinstance(self.ranges, Copies):
+            local = in_copies(batches, windows, self.ranges, Pieces(arrived, kernels), self.gap)
+            if local is not None and self._read_copies(local):
+                return
         pieces = Pieces(arrived, kernels)
         for units, cost in self._portions(plan_units(windows, pieces)):
             with self._budget.hold(cost):
@@ -136,6 +142,14 @@ class RemoteReader:
         """Fill `out`, axes (space..., channel), with fields that have no time axis. Otherwise as `read_windows`."""
         request = WindowRequest(path, fields, trajectory, start=0, n_steps=1, stride=1, n_input=1, crop=crop)
         self.read_windows([request], out[np.newaxis, np.newaxis])
+
+    def _read_copies(self, batches: Sequence[WindowBatch]) -> bool:
+        """Read from local files; False if one is not there any more, or not right."""
+        try:
+            local_windows().read_all(batches)
+        except (DataNotFoundError, ShardError):
+            return False
+        return True
 
     def _portions(self, units: Sequence[Unit]) -> Iterator[tuple[list[Unit], int]]:
         """Steps, neighbours together, whose bytes are within half of the budget, and how many these are."""
@@ -157,7 +171,8 @@ class RemoteReader:
 
     def _read(self, units: Sequence[Unit], pieces: Pieces, arrived: _Arrived, kernels: ModuleType) -> None:
         """Fetch what is not there yet of what some steps need, and gather each as soon as it is."""
-        wanted = [self._needs(unit) for unit in units]
+        # What an earlier portion has left in memory is not asked for again.
+        wanted = [[need for piece, need in unit_needs(unit, self.gap) if piece.buffer is None] for unit in units]
         needs: dict[str, list[Need]] = {}
         for unit, found in zip(units, wanted, strict=True):
             needs.setdefault(unit.job.request.path, []).extend(found)
@@ -188,18 +203,6 @@ class RemoteReader:
             gatherer.stop()
             raise
         gatherer.finish()
-
-    def _needs(self, unit: Unit) -> list[Need]:
-        """What has to be fetched for a step, but for what is in memory since an earlier portion."""
-        geometry = unit.job.geometry
-        dims, strides = geometry.dims.tolist(), geometry.strides.tolist()
-        return [
-            need
-            for frames in unit.frames
-            for frame, steps in zip(frames, strides, strict=True)
-            for piece, need in zip(frame.pieces, frame_needs(frame, dims, steps, self.gap), strict=True)
-            if need is not None and piece.buffer is None
-        ]
 
     def _threads(self) -> int:
         if self.threads is not None:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import traceback
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,10 @@ def test_every_fifth_request_failing_leaves_half_the_throughput(large: Published
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_obeyed(large: Published, status: int) -> None:
-    large.hub.fault(unavailable(status, 1), server="store", times=1)
+@pytest.mark.parametrize("as_date", [False, True])
+def test_retry_after_is_obeyed(large: Published, status: int, as_date: bool) -> None:
+    wanted = formatdate(time.time() + 2.5, usegmt=True) if as_date else 1  # dates are in whole seconds
+    large.hub.fault(unavailable(status, wanted), server="store", times=1)
     began = time.monotonic()
     assert read(RangeReader(connections=1), large.ranges(3)) == expected(large, large.ranges(3))
     assert 1.0 <= time.monotonic() - began < 5.0

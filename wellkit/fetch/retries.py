@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import tenacity
@@ -47,10 +49,15 @@ def _is_untrusted(error: BaseException | None) -> bool:
 
 
 def retry_after(error: BaseException | None) -> float | None:
-    """Seconds from a `Retry-After` header; the form with a date is not used by any source here."""
+    """Seconds from a `Retry-After` header, in either of its forms; None where there is none that can be read."""
     headers = getattr(getattr(error, "response", error), "headers", None) or {}  # aiohttp's errors have their own
+    text = headers.get("Retry-After", "")
     try:
-        return max(0.0, float(headers.get("Retry-After", "")))
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
     except ValueError:
         return None
 

@@ -24,6 +24,7 @@ COMMANDS = (
     "stats",
     "index",
     "speed",
+    "cache",
     "train",
     "evaluate",
     "leaderboard",

@@ -198,7 +198,7 @@ def test_writing_goes_on_when_there_is_room_again(tmp_path: Path, monkeypatch: p
             fetch(ranges, (0, 1000))
     fetch(ranges, (0, 1000))
     assert ranges.local_path(LOCATION, np.array([[0, 1000]])) is None  # not tried at once
-    monkeypatch.setattr("wellkit.fetch.range_cache._PAUSE", 0.0)
+    monkeypatch.setattr("wellkit.fetch.open_copies.PAUSE", 0.0)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
     fetch(ranges, (0, 1000))

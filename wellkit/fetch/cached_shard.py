@@ -110,7 +110,6 @@ class CachedShard:
         self.path = os.fspath(folder / header.data_name)
         self._log = os.fspath(folder / f"{header.key}.blocks")
         self._inode = inode
-        self._salt = int(header.generation, 16)
         self._lock = threading.Lock()
         self._log_end = PAGE  # how far the log was read
         self._unchecked = np.empty(0, _RECORD)  # sorted by start
@@ -181,7 +180,7 @@ class CachedShard:
         records = np.zeros(len(cuts) - 1, _RECORD)
         records["start"], records["stop"] = cuts[:-1], cuts[1:]
         records["crc"] = [crc32(content[a - start : b - start]) for a, b in pairwise(cuts)]
-        records["check"] = _checks(records, self._salt)
+        records["check"] = _checks(records, int(self.header.generation, 16))
         with _opened(self.path, os.O_WRONLY) as handle:
             if os.fstat(handle).st_size != self.header.size:
                 raise GoneError(self.path)
@@ -221,9 +220,7 @@ class CachedShard:
             content = os.pread(handle, count * _RECORD.itemsize, self._log_end)
         records = np.frombuffer(content, _RECORD, len(content) // _RECORD.itemsize)
         self._log_end += records.nbytes
-        start, stop = records["start"], records["stop"]
-        good = (records["check"] == _checks(records, self._salt)) & (start < stop) & (stop <= self.header.size)
-        records = records[good & (stop - start <= BLOCK)]
+        records = _sound(records, self.header)
         known = self._there.covered(records["start"].astype(np.int64), records["stop"].astype(np.int64))
         merged = np.concatenate([self._unchecked, records[~known]])
         self._unchecked = merged[np.argsort(merged["start"], kind="stable")]
@@ -249,6 +246,26 @@ class CachedShard:
         self.damaged += int((stops[meets] - starts[meets])[~right].sum())
         self._there = self._there.union(starts[meets][right], stops[meets][right])
         self._unchecked = self._unchecked[~meets]
+
+
+def read_log(log: Path, header: Header) -> Intervals:
+    """What a log says is there. Nothing of it is compared with the data.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with _opened(os.fspath(log), os.O_RDONLY) as handle:
+        content = os.pread(handle, max(os.fstat(handle).st_size - PAGE, 0), PAGE)
+    records = _sound(np.frombuffer(content, _RECORD, len(content) // _RECORD.itemsize), header)
+    return Intervals().union(records["start"].astype(np.int64), records["stop"].astype(np.int64))
+
+
+def _sound(records: np.ndarray, header: Header) -> np.ndarray:
+    """Those records that are as they were written, by us."""
+    start, stop = records["start"], records["stop"]
+    sound = (records["check"] == _checks(records, int(header.generation, 16))) & (start < stop)
+    found: np.ndarray = records[sound & (stop <= header.size) & (stop - start <= BLOCK)]
+    return found
 
 
 class _opened:

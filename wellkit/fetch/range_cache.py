@@ -9,24 +9,22 @@ A file is known by the hash of its content, or else by its address, size and ver
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import threading
-import time
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from wellkit.errors import ArgumentError, HubError, StorageError, WellkitWarning
-from wellkit.fetch.cache_space import Space, User
-from wellkit.fetch.cached_shard import CachedShard, GoneError, make_shard, open_shard
-from wellkit.fetch.disk import check_writable, telling, write_atomically
+from wellkit.errors import ArgumentError, HubError, StorageError
+from wellkit.fetch.cached_shard import CachedShard, GoneError
+from wellkit.fetch.disk import check_writable, write_atomically
+from wellkit.fetch.identity import digest, identity_of, local_file
 from wellkit.fetch.listing import ListedFile
+from wellkit.fetch.open_copies import OpenCopies
 from wellkit.fetch.ranges import ByteRange
 from wellkit.settings import cache_dir, cache_limit, hub_offline
 from wellkit.storage import without_secrets
@@ -37,7 +35,6 @@ TAG = "CACHEDIR.TAG"
 TAG_TEXT = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# wellkit's copies of remote shards, see `wellkit cache --help`\n"
 )
-_PAUSE = 300.0  # seconds after a write that failed until the next is tried
 Done = Callable[[int], None]
 
 
@@ -51,40 +48,6 @@ class Source(Protocol):
     def size(self, location: str) -> int:
         """Bytes of a file."""
         ...
-
-
-class Identity(NamedTuple):
-    """Which file it is, whatever its address. `key` is empty where nothing tells one version from another."""
-
-    key: str
-    text: str
-    size: int
-
-
-def identity_of(file: ListedFile) -> Identity:
-    """By the hash of its content where that is known, else by address, size and version."""
-    if file.size is None or not (file.content or file.version):
-        return Identity("", "", 0)
-    # Addresses may be signed: they are not written anywhere.
-    text = file.content or f"address:{_digest(file.location)}:{file.version}"[:500]
-    return Identity(_digest(f"{file.size}:{text}"), text, file.size)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
-
-
-def local_file(path: str) -> ListedFile:
-    """A file of a slow local or network tree, as a listing would tell of it.
-
-    Raises:
-        DataNotFoundError or another error of ours: it cannot be looked at.
-    """
-    from wellkit.storage import reading
-
-    with reading(path):
-        status = os.stat(path)
-    return ListedFile(path, status.st_size, version=f"mtime={status.st_mtime_ns}:{status.st_ino}")
 
 
 class RangeCache:
@@ -134,7 +97,7 @@ class RangeCache:
         return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
 
     def _document(self, name: str) -> Path:
-        return self.folder / "documents" / f"{_digest(name)}.bin"
+        return self.folder / "documents" / f"{digest(name)}.bin"
 
 
 def is_cache(folder: Path) -> bool:
@@ -158,7 +121,7 @@ class CachedRanges:
     def __init__(self, cache: RangeCache, source: Source, files: Iterable[ListedFile]) -> None:
         self.cache, self.source = cache, source
         self._files = {file.location: (identity_of(file), file.size) for file in files}
-        self._process: _Process | None = None
+        self._process: OpenCopies | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_process": None}
@@ -239,7 +202,7 @@ class CachedRanges:
         return self.source.size(location) if known is None or known[1] is None else known[1]
 
     def _read_present(
-        self, here: _Process, ranges: Sequence[ByteRange], views: Sequence[memoryview]
+        self, here: OpenCopies, ranges: Sequence[ByteRange], views: Sequence[memoryview]
     ) -> list[list[ByteRange]]:
         """Fill in what is there; returns of each range what is not."""
         by_location: dict[str, list[int]] = {}
@@ -270,13 +233,12 @@ class CachedRanges:
                 "unset it to fetch them"
             )
 
-    def _here(self) -> _Process:
+    def _here(self) -> OpenCopies:
         """What belongs to this process alone."""
         found = self._process
         if found is None or found.pid != os.getpid():
-            found = self._process = _Process(
-                self.cache, {location: found for location, (found, _) in self._files.items()}
-            )
+            identities = {location: identity for location, (identity, _) in self._files.items()}
+            found = self._process = OpenCopies(self.cache.folder, self.cache.max_bytes, identities)
         return found
 
 
@@ -305,130 +267,4 @@ def _read_shard(
     return served
 
 
-class _Process:
-    """The copies that one process has opened."""
-
-    def __init__(self, cache: RangeCache, identities: dict[str, Identity]) -> None:
-        self.pid = os.getpid()
-        self._cache, self._identities = cache, identities
-        self._space = Space(cache.folder, cache.max_bytes)
-        self._user = User(cache.folder)
-        self._lock = threading.Lock()
-        self._shards: dict[str, CachedShard] = {}
-        self.served = 0
-        self._pause_ends = 0.0
-        self._to_tell: list[str] = []
-        self._told: set[str] = set()
-
-    def find(self, location: str) -> CachedShard | None:
-        """The copy of a file, if there is one."""
-        shard = self._shards.get(location)
-        if shard is None:
-            identity = self._identities.get(location)
-            if identity is None or not identity.key:
-                return None
-            try:
-                shard = open_shard(self._cache.folder, identity.key)
-            except OSError as error:
-                self.fail(error)
-                return None
-            if shard is None or (shard.header.identity, shard.header.size) != identity[1:]:
-                return None
-            shard = self._add(location, shard)
-        shard.note_use()
-        return shard
-
-    def note(self, shard: CachedShard, served: int = 0) -> None:
-        """So many bytes were read."""
-        if served:
-            with self._lock:
-                self.served += served
-        if shard.damaged:
-            self._tell("damaged", f"{self._cache.folder}: holds damaged bytes, which are fetched again; check the disk")
-
-    def _add(self, location: str, shard: CachedShard) -> CachedShard:
-        self._user.note(shard.header.key)
-        with self._lock:
-            return self._shards.setdefault(location, shard)
-
-    def forget(self, location: str, shard: CachedShard) -> None:
-        """The copy is gone."""
-        with self._lock:
-            if self._shards.get(location) is shard:
-                del self._shards[location]
-
-    def keep(self, part: ByteRange, content: memoryview) -> None:
-        """Keep bytes that were fetched, if there is room. Raises nothing: the caller has what he wanted."""
-        identity = self._identities.get(part.location)
-        if identity is None or not identity.key:
-            if identity is not None:
-                name = without_secrets(part.location)
-                self._tell("version", f"{name}: nothing tells its version (no hash, ETag or time), so it is not cached")
-            return
-        if time.monotonic() < self._pause_ends or part.stop > identity.size or not _is_same(part.location, identity):
-            return
-        try:
-            if not self._space.take(part.start, part.stop):
-                folder = self._cache.folder.parent
-                self._pause(f"{folder}: no more is kept: {self._space.why_full}, and the shards in it are in use")
-                return
-            for _ in range(2):
-                shard = self._shards.get(part.location) or self._make(part.location, identity)
-                try:
-                    shard.write(part.start, content)
-                    return
-                except GoneError:
-                    self.forget(part.location, shard)
-        except OSError as error:
-            self.fail(error)
-
-    def _make(self, location: str, identity: Identity) -> CachedShard:
-        shard = make_shard(
-            self._cache.folder,
-            identity.key,
-            name=without_secrets(location),
-            identity=identity.text,
-            size=identity.size,
-        )
-        return self._add(location, shard)
-
-    def fail(self, error: OSError) -> None:
-        """The disk is full, or fails: go on without it for a while."""
-        try:
-            with telling(self._cache.folder):
-                raise error
-        except StorageError as told:
-            why = str(told) if error.errno in {errno.ENOSPC, errno.EDQUOT} else f"the cache failed ({told})"
-        self._pause(why)
-
-    def _pause(self, why: str) -> None:
-        self._pause_ends = time.monotonic() + _PAUSE
-        self._tell("paused", f"{why}; what is not in the cache is fetched each time")
-
-    def _tell(self, kind: str, message: str) -> None:
-        """Have the next caller be warned, once: the network's threads must not raise."""
-        with self._lock:
-            if kind not in self._told:
-                self._told.add(kind)
-                self._to_tell.append(message)
-
-    def tell(self) -> None:
-        """Give the warnings that have come up."""
-        while self._to_tell:
-            with self._lock:
-                message = self._to_tell.pop() if self._to_tell else None
-            if message is not None:
-                warnings.warn(message, WellkitWarning, stacklevel=4)
-
-
-def _is_same(location: str, identity: Identity) -> bool:
-    """Whether a local file is the one that was listed; of others their own storage makes sure."""
-    if "://" in location:
-        return True
-    try:
-        return identity_of(local_file(location)) == identity
-    except OSError:
-        return False
-
-
-__all__ = ["CachedRanges", "Identity", "RangeCache", "Source", "identity_of", "is_cache", "local_file"]
+__all__ = ["CachedRanges", "RangeCache", "Source", "is_cache", "local_file"]

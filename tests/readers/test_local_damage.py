@@ -130,7 +130,7 @@ def test_a_filter_left_out_for_some_chunks(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["f0"].id.write_direct_chunk((1, 4, 0, 0), values.tobytes(), filter_mask=0b11)
     one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
-    plan = FieldPlan(index_shard(path).arrays["f0"], 0, 1, zero, one, True, True, (True, True))
+    plan = FieldPlan(index_shard(path, inline_limit=0).arrays["f0"], 0, 1, zero, one, True, True, (True, True))
     shard = Shard(str(path), (plan,), (Stored(),), 2, 6, (8, 6))
     found = read(shard)
     assert same_bits(found[0], expected_window(shard, shard.request(1, 4)))

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from wellkit.datasets.assembly import ShardAssembler, WindowSpec
+from wellkit.datasets.handover import SMALLEST, SharedBatch, shared_memory
 from wellkit.datasets.samples import SAMPLE_KEYS
 from wellkit.frameworks import Array, Framework, from_numpy, in_worker_process, register_collate, shared_array, stack
 from wellkit.readers.plan import WindowBatch
@@ -146,8 +147,9 @@ def new_array(
 
     In a torch worker process it lies in shared memory, so that handing it to the main process copies nothing.
     """
-    if framework == "torch" and in_worker_process():
-        return shared_array(shape, dtype)
+    if framework == "torch" and in_worker_process() and math.prod(shape) * dtype.itemsize >= SMALLEST:
+        shared = shared_memory(shape, dtype)
+        return shared_array(shape, dtype) if shared is None else (shared, from_numpy(shared, framework))
     array = pool.take(shape, dtype)
     return array, array if framework == "jax" else from_numpy(array, framework)
 
@@ -274,7 +276,8 @@ def read_batch(
             np.stack(pieces, out=memory)
     if framework == "jax":
         batch = {key: from_numpy(np.array(values), framework) for key, values in batch.items()}
-    return BatchSamples({key: batch[key] for key in SAMPLE_KEYS if key in batch}, size)
+    kind = SharedBatch if framework == "torch" and in_worker_process() else dict
+    return BatchSamples(kind((key, batch[key]) for key in SAMPLE_KEYS if key in batch), size)
 
 
 def stack_samples(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def test_every_place_is_drawn_equally_often() -> None:
 
 def test_workers_draw_the_same(tmp_path: Path) -> None:
     tree = make_tree(tmp_path)
-    data = opened(tree, random_crop=(3, 4), framework="torch")
+    data: Any = opened(tree, random_crop=(3, 4), framework="torch")
     for batch, alone in zip(DataLoader(data, batch_size=3, num_workers=2), DataLoader(data, batch_size=3), strict=True):
         for key, values in alone.items():
             np.testing.assert_array_equal(batch[key], values)

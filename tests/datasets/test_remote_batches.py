@@ -140,7 +140,8 @@ def test_workers_give_the_same_batches(tree: Path, context: str) -> None:
         remote, local = open_both(tree, f"{address}/{tree.name}", framework="torch")
         expected = [local.__getitems__(range(first, first + 4)) for first in (0, 4, 8)]
         remote.__getitems__([0])  # connections are open when the process forks
-        loader: Any = torch.utils.data.DataLoader(remote, batch_size=4, num_workers=2, multiprocessing_context=context)
+        source: Any = remote
+        loader: Any = torch.utils.data.DataLoader(source, batch_size=4, num_workers=2, multiprocessing_context=context)
         for number, batch in enumerate(loader):
             if number < len(expected):
                 one = expected[number]

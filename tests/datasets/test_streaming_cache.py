@@ -86,7 +86,8 @@ def test_workers_share_it(tree: Path, hub: LoopbackHub, tmp_path: Path) -> None:
     local = opened(tree, framework="torch")
     expected = [local.__getitems__(range(first, first + 4)) for first in range(0, len(local), 4)]
     for turn in range(2):
-        loader: Any = torch.utils.data.DataLoader(streamed, 4, num_workers=2, multiprocessing_context="fork")
+        source: Any = streamed
+        loader: Any = torch.utils.data.DataLoader(source, 4, num_workers=2, multiprocessing_context="fork")
         for batch, one in zip(loader, expected, strict=True):
             assert isinstance(one, BatchSamples)
             for key, value in one.batch.items():

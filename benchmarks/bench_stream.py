@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -176,38 +176,42 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def first_batch(arena: Arena) -> dict[str, Any]:
+def first_batch(arena: Arena, rounds: int) -> dict[str, Any]:
     """Opening 72 shards and reading a batch: seconds, and round trips from two latencies."""
-
-    def measure(start: Callable[[], Contestant]) -> dict[str, float]:
-        times: dict[float, tuple[float, float, float]] = {}
-        arena.hub.ask(do="count")
-        requests = 0
-        for latency in (LATENCY, FAR):
-            arena.hub.ask(do="pace", latency=latency, bandwidth=BANDWIDTH)
-            with start() as contestant:
-                requests = arena.hub.ask(do="count")["requests"]
-                times[latency] = contestant.opening, contestant.seconds(1, BATCH), contestant.seconds(2, BATCH)
-            arena.hub.ask(do="count")
-        arena.hub.ask(do="pace", latency=LATENCY, bandwidth=BANDWIDTH)
-        far, near = times[FAR], times[LATENCY]
-        trips = [(b - a) / (FAR - LATENCY) for a, b in zip(near, far, strict=True)]
-        return {
-            "seconds": near[0] + near[1],
-            "opening_requests": requests,
-            "round_trips": trips[0] + trips[1],
-            "beyond_a_batch": trips[0] + trips[1] - trips[2],
-        }
-
-    found = {
-        "with index": measure(lambda: arena.wellkit(INDEXED)),
-        "without index": measure(lambda: arena.wellkit("many")),
+    found: dict[str, Any] = {"with index": [], "without index": [], "the_well": []}
+    for _ in range(rounds):
+        for name, tree in (("with index", INDEXED), ("without index", "many")):
+            found[name].append(_first_batch(arena, tree))
+        if arena.peer_python:
+            with arena.the_well("many", 0) as peer:
+                found["the_well"].append({"seconds": peer.opening + peer.seconds(1, BATCH)})
+    result: dict[str, Any] = {
+        name: {key: statistics.median(one[key] for one in each) for key in each[0]}
+        for name, each in found.items()
+        if each
     }
     if arena.peer_python:
-        with arena.the_well("many", 0) as peer:
-            found["the_well"] = {"seconds": peer.opening + peer.seconds(1, BATCH)}
-        found["without index"]["times the_well"] = found["the_well"]["seconds"] / found["without index"]["seconds"]
-    return found
+        seconds = {name: [one["seconds"] for one in each] for name, each in found.items()}
+        result["times sooner than the_well, without index"] = ratio(seconds["the_well"], seconds["without index"])
+    return {**result, "each_round": found}
+
+
+def _first_batch(arena: Arena, tree: str) -> dict[str, float]:
+    times = []
+    for latency in (LATENCY, FAR):
+        arena.hub.ask(do="pace", latency=latency, bandwidth=BANDWIDTH)
+        arena.hub.ask(do="count")
+        with arena.wellkit(tree) as contestant:
+            requests = arena.hub.ask(do="count")["requests"]
+            times.append((contestant.opening, contestant.seconds(1, BATCH), contestant.seconds(2, BATCH)))
+    arena.hub.ask(do="pace", latency=LATENCY, bandwidth=BANDWIDTH)
+    opening, first, second = ((far - near) / (FAR - LATENCY) for near, far in zip(*times, strict=True))
+    return {
+        "seconds": times[0][0] + times[0][1],
+        "opening_requests": requests,
+        "round_trips": opening + first,
+        "beyond_a_batch": opening + first - second,
+    }
 
 
 def growing_shards(arena: Arena) -> dict[str, int]:
@@ -269,7 +273,7 @@ def main() -> None:
                 if part in ("stream", "packed"):
                     results[part] = throughput(arena, part, arguments.rounds, arguments.samples)
                 elif part == "first":
-                    results[part] = first_batch(arena)
+                    results[part] = first_batch(arena, arguments.rounds)
                 elif part == "growing":
                     results[part] = growing_shards(arena)
                 else:

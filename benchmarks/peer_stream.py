@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 
+import huggingface_hub  # noqa: F401 - importing is not timed
 import numpy as np
 import torch
 from peer_speed import Batches

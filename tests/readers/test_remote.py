@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -381,3 +383,23 @@ def test_threads_share_a_reader(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+FORK_WHILE_WARMING = """
+import os
+import numpy as np
+from wellkit.readers.output import load_kernels, warm_kernels
+warm_kernels()
+child = os.fork()
+out = np.zeros(8, np.uint8)
+load_kernels(None).unshuffle(np.arange(8, dtype=np.uint8), out, 2)
+assert out.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_fork_while_the_kernels_are_made_ready() -> None:
+    """The child finds no lock that a thread of its parent held."""
+    subprocess.run([sys.executable, "-c", FORK_WHILE_WARMING], check=True, timeout=120)

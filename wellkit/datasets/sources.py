@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from wellkit import catalog
 from wellkit.errors import ArgumentError, DataNotFoundError, UnknownDatasetError, WellkitWarning, did_you_mean
-from wellkit.fetch.listing import Listing, expect_file, hub_place, list_remote
+from wellkit.fetch.listing import Listing, expect_file, hub_place, list_remote, pinned
+from wellkit.readers.output import warm_kernels
 from wellkit.settings import data_dir
-from wellkit.storage import Location, list_files, list_folders, locate
+from wellkit.storage import list_files, list_folders, locate, without_secrets
 
 SPLITS = ("train", "valid", "test")
 SHARD_SUFFIXES = (".hdf5", ".h5")
@@ -40,8 +41,9 @@ class DatasetSource:
 
         None where the shards are local files. Raises DataNotFoundError or HubError.
         """
-        is_remote = "://" in self.data and not locate(self.data, self.storage_options).is_local
-        return list_remote(self.data, self.storage_options) if is_remote else None
+        if "://" not in self.data or self.data.startswith(("file://", "local://")):
+            return None
+        return list_remote(self.data, self.storage_options)
 
     @property
     def published_index(self) -> str | None:
@@ -113,13 +115,15 @@ def resolve_source(
             default = (join(root, given), join(root, given.lstrip("./")))
         else:
             default = (given,)
+    if "://" in root:
+        warm_kernels()
     commit = None
     if (place := hub_place(root)) is not None:
         # A branch can move while an epoch runs: everything is read from the commit it names now.
-        commit = place.source(storage_options).commit(place.revision or "main")
-        head, pinned = place.root, replace(place, revision=commit).root
+        at_commit = pinned(place, storage_options)
+        commit, head = at_commit.revision, place.root
         root, data, *candidates = (
-            pinned + location[len(head) :] if location == head or location.startswith(f"{head}/") else location
+            at_commit.root + location[len(head) :] if location == head or location.startswith(f"{head}/") else location
             for location in (root, data, *default)
         )
         default = tuple(candidates)
@@ -181,7 +185,7 @@ def find_shards(
         DataNotFoundError: the folder is missing or holds no shard, or the filters leave none; names what is there.
         ArgumentError: a shard is there both as HDF5 and as Zarr.
     """
-    place = locate(source.data, storage_options)
+    place = without_secrets(source.data)
     try:
         files, folders = _look_into(source)
     except FileNotFoundError as error:
@@ -233,7 +237,7 @@ def _folders_in(source: DatasetSource, folder: str, storage_options: Mapping[str
     return [place.rsplit("/", 1)[-1] for place in listing.folders_in(folder)]
 
 
-def _check_no_twins(place: Location, shards: Sequence[str]) -> None:
+def _check_no_twins(place: str, shards: Sequence[str]) -> None:
     """Refuse a shard that lies there as HDF5 and as Zarr: every sample of it would come twice."""
     by_stem: dict[str, str] = {}
     for shard in shards:
@@ -270,6 +274,8 @@ def _level(folder: str, present: Sequence[str], *, wanted: str | None = None) ->
     """Advice for a folder one level too high or too low: the base, the dataset's own or its data/; else empty."""
     if set(present) & set(SPLITS):
         return f"it holds the splits of a dataset: give the folder above, {_parent(folder)}"
+    if "://" in folder:
+        return ""
     local = locate(folder)
     if local.is_local and any((Path(local.path) / "data" / split).is_dir() for split in SPLITS):
         if wanted is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from types import ModuleType
@@ -28,6 +30,39 @@ def load_kernels(compiled: bool | None) -> ModuleType:
             if compiled:
                 raise
     return importlib.import_module("wellkit.readers.numpy_kernels")
+
+
+class _Warming:
+    """A thread that makes the kernels ready. A fork waits for it: its child would inherit locks that nobody opens."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        os.register_at_fork(before=self._finish, after_in_child=self._forget)
+
+    def begin(self) -> None:
+        """Once a process."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._warm, name="wellkit-warming")
+            self._thread.start()
+
+    def _warm(self) -> None:
+        kernels = load_kernels(None)
+        kernels.unshuffle(np.zeros(4, np.uint8), np.zeros(4, np.uint8), 4)
+
+    def _finish(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+    def _forget(self) -> None:
+        self._thread = None
+
+
+_WARMING = _Warming()
+
+
+def warm_kernels() -> None:
+    """Have the kernels imported and ready soon: half a second's work, for which a network leaves the time."""
+    _WARMING.begin()
 
 
 def check_output(requests: Sequence[WindowRequest], out: np.ndarray, tail: np.ndarray | None) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def tree(tmp_path: Path) -> Path:
 
 def forget() -> None:
     """As in another process."""
-    listing_module._listings.clear()
+    listing_module._trees.clear()
     listing_module._small.clear()
 
 
@@ -129,7 +130,7 @@ def test_without_an_index_headers_are_read_once_and_kept(tree: Path, hub: Loopba
     assert kinds(hub)["shard"] > 0
     forget()
     again = open_hub()
-    assert kinds(hub) == Counter({"commit": 1, "listing": 1})
+    assert kinds(hub) == Counter({"commit": 1})
     same(streamed, open_local(tree))
     same(again, open_local(tree))
 
@@ -289,3 +290,46 @@ def test_memory(tree: Path, indexed: bool) -> None:
             same(dataset, open_local(tree, use_normalization=True))
     finally:
         files.rm("/opened", recursive=True)
+
+
+@pytest.mark.parametrize("indexed", ["beside", "elsewhere", "not"])
+def test_what_was_opened_once_opens_without_a_network(
+    tree: Path, tmp_path: Path, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, indexed: str
+) -> None:
+    if indexed == "beside":
+        index_tree(tree)
+    elif indexed == "elsewhere":
+        publish_index(str(tree), tmp_path / "indexes")
+        hub.add("me/indexes", tmp_path / "indexes")
+        monkeypatch.setenv("WELLKIT_INDEX", "hf://datasets/me/indexes")
+    hub.add(REPOSITORY, tree)
+    online = open_hub(use_normalization=True)
+    forget()
+    hub.requests.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    offline = open_hub(use_normalization=True)
+    assert hub.requests == []
+    assert offline.commit == online.commit
+    assert offline.metadata == online.metadata
+    assert len(offline) == len(online)
+    if indexed != "not":  # else this process knows links to the shards
+        with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+            offline[0]
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set, and this machine never asked for revision 'main'"):
+        open_hub("somebody/else")
+    if indexed == "not":
+        with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+            open_hub(split="valid")  # its shards were never looked at
+
+
+def test_damaged_notes_count_as_none(tree: Path, hub: LoopbackHub) -> None:
+    hub.add(REPOSITORY, tree)
+    open_hub(use_normalization=True)
+    notes = [path for path in (wellkit.settings.cache_dir() / "hub").rglob("*") if path.is_file()]
+    assert len(notes) == 3  # commit, listing, statistics
+    for content in (b"", b"nothing", zlib.compress(b'{"files": [["a"]]}')):
+        for note in notes:
+            if "files" not in note.parts or not content.startswith(b"x"):  # a file's content may be anything
+                note.write_bytes(content)
+        forget()
+        same(open_hub(use_normalization=True), open_local(tree, use_normalization=True))

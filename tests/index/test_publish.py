@@ -123,11 +123,11 @@ def test_what_is_published_opens_the_dataset(
 ) -> None:
     hub.add("somebody/made_up", tree)
     publish_index("hf://datasets/somebody/made_up", tmp_path / "indexes")
-    listing_module._listings.clear()
+    listing_module._trees.clear()
     hub.requests.clear()
     monkeypatch.setenv("WELLKIT_INDEX", str(tmp_path / "indexes"))
     with warnings.catch_warnings():
         warnings.simplefilter("error", WellkitWarning)
         wellkit.WellDataset(path="hf://datasets/somebody/made_up", well_split_name="valid", framework="numpy")
     assert not any(request.path.endswith(".hdf5") for request in hub.requests)
-    assert len(hub.requests) == 2
+    assert len(hub.requests) == 1  # the listing is known

@@ -6,17 +6,20 @@ storages are asked for one folder.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from wellkit.errors import DataNotFoundError
-from wellkit.fetch.hub import HubSource
-from wellkit.fetch.plan import FileHash
+from wellkit.errors import DataNotFoundError, HubError
+from wellkit.fetch.hub import HubSource, Tree
+from wellkit.fetch.notes import recall, remember
+from wellkit.fetch.plan import FileHash, HashKind, RemoteFile
+from wellkit.settings import hub_offline
 from wellkit.storage import Location, locate, reading
 
 # hf://datasets/OWNER/NAME[@REVISION][/PATH]
@@ -133,24 +136,70 @@ def list_remote(location: str, storage_options: Mapping[str, Any] | None = None)
     return _hub_listing(place, storage_options) if place is not None else _folder_listing(location, storage_options)
 
 
-_listings: dict[tuple[str, ...], Listing] = {}  # by endpoint, token, repository and commit
+_trees: dict[tuple[str, ...], Tree] = {}  # by endpoint, token, repository and commit
+
+
+def pinned(place: HubPlace, storage_options: Mapping[str, Any] | None = None) -> HubPlace:
+    """The same place at the commit that its revision names now; offline, the one it named when it was last asked.
+
+    Raises:
+        HubError: the Hub cannot be reached, or is switched off and was never asked.
+        DataNotFoundError: there is no such repository or revision.
+    """
+    source = place.source(storage_options)
+    revision = place.revision or "main"
+    key = (source.endpoint, source.token or "", place.repository, revision)
+    if hub_offline():
+        known = revision if _COMMIT.fullmatch(revision) else (recall("commits", *key) or b"").decode("ascii", "replace")
+        if not _COMMIT.fullmatch(known):
+            raise HubError(
+                f"{source}: HF_HUB_OFFLINE is set, and this machine never asked for revision {revision!r}; unset it to "
+                "reach the Hub"
+            )
+        return replace(place, revision=known)
+    commit = source.commit(revision)
+    remember(commit.encode(), "commits", *key)
+    return replace(place, revision=commit)
 
 
 def _hub_listing(place: HubPlace, storage_options: Mapping[str, Any] | None) -> Listing:
     source = place.source(storage_options)
-    is_pinned = _COMMIT.fullmatch(place.revision) is not None
-    key = (source.endpoint, source.token or "", place.repository, place.revision)
-    known = _listings.get(key) if is_pinned else None
-    if known is None:
-        tree = source.tree(place.revision if is_pinned else source.commit(place.revision or "main"))
-        files = [ListedFile(f"{place.root}/{file.path}", file.size, content_of(file.hash)) for file in tree.files]
-        known = Listing(place.root, files, [f"{place.root}/{folder}" for folder in tree.folders], is_whole=True)
-    if is_pinned:
-        # No lock, which a fork could leave locked: two threads at once ask twice.
-        if len(_listings) >= _MAX_TREES:
-            _listings.clear()
-        _listings[key] = known
-    return known
+    commit = place.revision if _COMMIT.fullmatch(place.revision) else pinned(place, storage_options).revision
+    # No lock, which a fork could leave locked: two threads at once ask twice.
+    key = (source.endpoint, source.token or "", place.repository, commit)
+    tree = _trees.get(key) or _tree_from_note(recall("listings", *key))
+    if tree is None:
+        if hub_offline():
+            raise HubError(
+                f"{source}: HF_HUB_OFFLINE is set, and this machine never listed commit {commit}; unset it to reach "
+                "the Hub"
+            )
+        tree = source.tree(commit)
+        remember(_note_of_tree(tree), "listings", *key)
+    if len(_trees) >= _MAX_TREES:
+        _trees.clear()
+    _trees[key] = tree
+    files = (ListedFile(f"{place.root}/{file.path}", file.size, content_of(file.hash)) for file in tree.files)
+    return Listing(place.root, files, (f"{place.root}/{folder}" for folder in tree.folders), is_whole=True)
+
+
+def _note_of_tree(tree: Tree) -> bytes:
+    files = [[file.path, file.size, file.hash.kind, file.hash.value] for file in tree.files]
+    return json.dumps({"files": files, "folders": sorted(tree.folders)}).encode()
+
+
+def _tree_from_note(note: bytes | None) -> Tree | None:
+    if note is None:
+        return None
+    try:
+        content = json.loads(note)
+        files = tuple(
+            RemoteFile(str(path), int(size), FileHash(HashKind(kind), str(value)))
+            for path, size, kind, value in content["files"]
+        )
+        return Tree(files, frozenset(content["folders"]))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _folder_listing(location: str, storage_options: Mapping[str, Any] | None) -> Listing:
@@ -241,7 +290,11 @@ def _begin(
 
     def read() -> None:
         try:
-            content.set_result(_read_on_hub(hub, storage_options))
+            found = recall("files", *key)
+            if found is None:
+                found = _read_on_hub(hub, storage_options)
+                remember(found, "files", *key)
+            content.set_result(found)
         except BaseException as error:
             content.set_exception(error)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from wellkit.errors import ShardError, StorageError
 from wellkit.fetch.disk import write_atomically
+from wellkit.fetch.notes import prune
 from wellkit.index.columns import BadIndexError, pack, unpack
 from wellkit.index.file import TreeIndex
 from wellkit.index.model import ShardIndex
@@ -86,7 +87,7 @@ def _store(name: str, state: str, index: ShardIndex) -> None:
         write_atomically(place, pack({f"{state}:{name}": index}))
     except StorageError:
         return  # a full or read-only cache costs time, nothing else
-    _prune(place, MAX_FILES, MAX_BYTES)
+    prune(place, MAX_FILES, MAX_BYTES)
 
 
 def load_remote(location: str, size: int, content: str, version: str) -> ShardIndex | None:
@@ -139,25 +140,5 @@ def keep_copy(place: Path, content: bytes) -> bool:
         write_atomically(place, content)
     except StorageError:
         return False
-    _prune(place, MAX_TREES, MAX_TREE_BYTES)
+    prune(place, MAX_TREES, MAX_TREE_BYTES)
     return True
-
-
-def _prune(kept: Path, max_files: int, max_bytes: int) -> None:
-    """Remove what was used least recently from the folder of `kept`, beyond its bounds."""
-    found = []
-    with suppress(OSError), os.scandir(kept.parent) as entries:
-        for entry in entries:
-            with suppress(OSError):
-                status = entry.stat()
-                found.append((status.st_mtime_ns, status.st_size, entry.path))
-    total = sum(size for _, size, _ in found)
-    count = len(found)
-    for _, size, path in sorted(found):
-        if count <= max_files and total <= max_bytes:
-            return
-        if path != os.fspath(kept):
-            with suppress(OSError):
-                os.unlink(path)
-            total -= size
-            count -= 1

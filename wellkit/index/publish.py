@@ -23,7 +23,7 @@ from rich.filesize import decimal
 from wellkit import __version__
 from wellkit.errors import ArgumentError, DataNotFoundError, DocumentError, WellkitError
 from wellkit.fetch.disk import hash_file, write_atomically
-from wellkit.fetch.listing import ListedFile, Listing, content_of, hub_place, list_remote
+from wellkit.fetch.listing import ListedFile, Listing, content_of, hub_place, list_remote, pinned
 from wellkit.fetch.plan import FileHash, HashKind, RemoteFile
 from wellkit.fetch.ranges import RangeReader
 from wellkit.fetch.record import verified_files
@@ -125,8 +125,9 @@ def _index_remote(
 ) -> tuple[str | None, str | None, dict[str, ShardIndex | WellkitError]]:
     commit = None
     if (hub := hub_place(root)) is not None:
-        commit = hub.source(storage_options).commit(hub.revision or "main")
-        root = "/".join(part for part in (replace(hub, revision=commit).root, hub.path) if part)
+        at_commit = pinned(hub, storage_options)
+        commit = at_commit.revision
+        root = "/".join(part for part in (at_commit.root, hub.path) if part)
     shards = with_sizes(_shards_below(root, storage_options), storage_options)
     if progress is not None:
         progress(0, len(shards))

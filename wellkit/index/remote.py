@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from wellkit.errors import DataNotFoundError, ShardError, WellkitError, WellkitWarning
 from wellkit.fetch.disk import FOLDER
 from wellkit.fetch.listing import HubPlace, ListedFile, Listing, content_of, hub_place, listed_file
+from wellkit.fetch.notes import recall, remember
 from wellkit.fetch.plan import FileHash, HashKind
 from wellkit.fetch.ranges import RangeReader
 from wellkit.index import cache
@@ -32,7 +33,7 @@ from wellkit.index.columns import BadIndexError, pack, unpack
 from wellkit.index.file import NAME, ShardTable, TreeIndex
 from wellkit.index.headers import Reader, TooScatteredError, read_headers
 from wellkit.index.model import ShardIndex
-from wellkit.settings import INDEX_VARIABLE, index_location
+from wellkit.settings import hub_offline, index_location
 from wellkit.storage import locate, reading, without_secrets
 
 CONNECTIONS = 32  # headers are small: what costs is waiting for each
@@ -258,8 +259,10 @@ def _open_written(place: str, storage_options: Mapping[str, Any] | None, listed:
     if where.is_local:
         try:
             return TreeIndex(where.path, where.path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DataNotFoundError(f"{name}: no such file") from error
         except OSError as error:
-            raise DataNotFoundError(f"{name}: {error.strerror or error}") from error
+            raise ShardError(f"{name}: cannot be read ({error.strerror or error})") from error
     with reading(name):
         entry = listed_file(place, where.fs.info(where.path))
     return _copied(place, entry, lambda: _cat(where, name))
@@ -287,7 +290,13 @@ def _open_on_hub(
         kind, _, value = listed.content.partition(":")
         if known(FileHash(HashKind(kind), value), listed.size):
             return opened[0]
+    if hub_offline():
+        kind, value, size = (recall("indexes", place) or b"::0").decode("ascii", "replace").split(":")
+        if kind and known(FileHash(HashKind(kind), value), int(size)):
+            return opened[0]
+        raise DataNotFoundError(f"{place}: HF_HUB_OFFLINE is set, and this machine has no copy of it")
     file = source.read(hub.path, hub.revision or "main", known)
+    remember(f"{content_of(file.hash)}:{file.size}".encode(), "indexes", place)
     if file.content is None:
         return opened[0]
     content = file.content
@@ -307,4 +316,4 @@ def _copied(place: str, file: ListedFile, fetch: Any) -> ShardTable:
     return table
 
 
-__all__ = ["INDEX_VARIABLE", "FoundIndex", "find_indexes"]
+__all__ = ["CONNECTIONS", "FoundIndex", "find_indexes", "with_sizes"]

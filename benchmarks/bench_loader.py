@@ -2,7 +2,8 @@
 
     python benchmarks/bench_loader.py --peer-python /path/to/peer/bin/python [--keep FOLDER] [--json FILE]
 
-Every round, all ways read the same random windows: `dataset[i]` of both, batches of 8 of the_well's dataset through
+Every round, all ways read the same random windows: `dataset[i]` of both, batches of 8 through wellkit.DataLoader
+without threads (compared with `dataset[i]` of the_well: both are one process that waits), batches of 8 of the_well's dataset through
 torch's DataLoader with 2 workers, of wellkit's through wellkit.DataLoader with 2 threads and through torch's with 2
 workers, and preadv of the windows' stored bytes into a reused buffer. Fields are z-scored. Figures are medians over
 rounds, ratios medians of the ratios within a round, so that they hold on a machine that others use too. Without
@@ -38,13 +39,14 @@ TREES: tuple[tuple[Case, int, int], ...] = (
     (CASES[3], 192, 32),
 )
 PREADV = "preadv"
-ITEMS, THREADS, PROCESSES = (
+ITEMS, BATCHES, THREADS, PROCESSES = (
     "wellkit dataset[i]",
+    "wellkit.DataLoader, no threads of its own",
     "wellkit.DataLoader, 2 threads",
     "torch DataLoader over wellkit, 2 workers",
 )
 PEER_ITEMS, PEER_LOADER = "the_well dataset[i]", "torch DataLoader over the_well, 2 workers"
-RIVAL = {ITEMS: PEER_ITEMS, THREADS: PEER_LOADER, PROCESSES: PEER_LOADER}
+RIVAL = {ITEMS: PEER_ITEMS, BATCHES: PEER_ITEMS, THREADS: PEER_LOADER, PROCESSES: PEER_LOADER}
 
 
 @dataclass
@@ -105,6 +107,7 @@ def enter(folder: Path, case: Case, peer_python: str | None) -> Contest:
 
     own: dict[str, Way] = {
         ITEMS: Items(dataset, 0),
+        BATCHES: ThreadLoader(dataset, 0),
         THREADS: ThreadLoader(dataset, WORKERS),
         PROCESSES: TorchLoader(dataset, WORKERS),
     }

@@ -230,8 +230,7 @@ def _files_below(top: Path, is_ours: Callable[[str], re.Match[str] | None]) -> I
     parts = [top, *(parent for parent in top.parents if parent.name == FOLDER)]
     if any(part.is_symlink() for part in parts):
         return
-    for inner, folders, names in os.walk(top, followlinks=False):
-        folders[:] = [name for name in folders if not os.path.islink(os.path.join(inner, name))]
+    for inner, _, names in os.walk(top, followlinks=False):
         for name in names:
             path = Path(inner, name)
             if is_ours(path.relative_to(top).as_posix()):

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_loader.py --peer-python /path/to/peer/bin/python [--keep FOLDER] [--json FILE]
 
-Every round, all ways read the same random windows: `dataset[i]` of both; batches of 8 through wellkit.DataLoader without
+Every round, all ways read the same windows: `dataset[i]` of both; batches of 8 through wellkit.DataLoader without
 threads, compared with `dataset[i]` of the_well, since both are one process that waits; batches of 8 of the_well's
 dataset through torch's DataLoader with 2 workers, of wellkit's through wellkit.DataLoader with 2 threads and through
 torch's with 2 workers; and preadv of the windows' stored bytes into a reused buffer. Fields are z-scored. Figures are

@@ -61,11 +61,14 @@ class _Decompressor:
     def __init__(self) -> None:
         library = libdeflate()
         assert library is not None
-        self.address = library.allocate()
         self._free = library.free
+        self.address = library.allocate() or 0
+        if not self.address:
+            raise MemoryError("no memory for a decompressor")
 
     def __del__(self) -> None:
-        self._free(self.address)
+        if self.address:
+            self._free(self.address)
 
 
 _MEMORY = _Memory()

@@ -42,12 +42,12 @@ class Libdeflate(NamedTuple):
 
     Attributes:
         inflate: address of `libdeflate_zlib_decompress`.
-        allocate: makes a decompressor, of use to one thread at a time, and returns its address.
+        allocate: makes a decompressor, of use to one thread at a time, and returns its address; None without memory.
         free: ends one.
     """
 
     inflate: int
-    allocate: Callable[[], int]
+    allocate: Callable[[], int | None]
     free: Callable[[int], None]
 
 

@@ -26,7 +26,7 @@ def list_(
     folder: Path | None = typer.Option(None, "--folder", metavar="DIR", help=_FOLDER_HELP),
     output_format: OutputFormat = typer.Option(OutputFormat.table, "--format", help="How to print the contents."),
 ) -> None:
-    """What is kept: of each streamed dataset, and the indexes and compiled code of this machine.
+    """What is kept of each streamed dataset, and the indexes, Hub listings and compiled code of this machine.
 
     'present' is the share of the files' bytes that needs no network any more.
     """

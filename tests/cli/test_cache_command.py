@@ -13,9 +13,15 @@ import numpy as np
 import pytest
 
 from tests.fetch.cached import LOCATION, SIZE, Source, content_of, fetch, listed
+from tests.trees import make_tree
+from wellkit.compiled import compile_kernel, compiled_folder
 from wellkit.errors import DataNotFoundError
+from wellkit.fetch import notes
 from wellkit.fetch.cache_contents import cache_contents, choose, remove_item
-from wellkit.fetch.range_cache import RangeCache
+from wellkit.fetch.range_cache import RangeCache, local_file
+from wellkit.fetch.ranges import RangeReader
+from wellkit.index import cache as index_cache
+from wellkit.index.hdf5 import index_shard
 
 OTHER = LOCATION.replace("c" * 40, "d" * 40)  # the same dataset at another commit
 
@@ -36,7 +42,7 @@ def fill(folder: Path, *locations: str) -> None:
 def kept(isolated: Path) -> Path:
     folder = isolated / "cache"
     fill(folder, LOCATION, LOCATION.replace("part_0", "part_1"), OTHER)
-    for path in ("index/ab/" + "c" * 30 + ".bin", "index/trees/" + "e" * 32 + ".bin"):
+    for path in ("index/ab/" + "c" * 30 + ".bin", "index/trees/" + "e" * 32 + ".bin", "hub/tree/" + "e" * 32 + ".z"):
         (folder / path).parent.mkdir(parents=True)
         (folder / path).write_bytes(bytes(5000))
     kernels = folder / "numba" / f"kernels-{'0' * 16}" / "readers_0abc"
@@ -56,7 +62,7 @@ def test_list_shows_a_row_for_each_dataset_and_commit(kept: Path) -> None:
     location = "hf://datasets/owner/made_up"
     assert rows[1][:7] == ["made_up", "c" * 12, location, "2", "3.0", "MB", "50.0%"]
     assert rows[2][:7] == ["made_up", "d" * 12, location, "1", "1.5", "MB", "50.0%"]
-    assert [row[0] for row in rows[3:]] == ["index", "kernels"]
+    assert [row[0] for row in rows[3:]] == ["index", "kernels", "hub"]
     assert re.match(r"4\.[56] MB in all", done.stderr)
 
 
@@ -94,7 +100,7 @@ def test_remove_by_name_and_commit(kept: Path) -> None:
     assert shards(kept) == []
     missed = run("remove", "made_up", "inde")
     assert missed.returncode == 1
-    assert "made_up: is not in the cache, which holds index, kernels" in missed.stderr
+    assert "made_up: is not in the cache, which holds hub, index, kernels" in missed.stderr
     assert "Did you mean index?" in run("remove", "inde").stderr
 
 
@@ -163,9 +169,6 @@ def test_a_local_tree_goes_by_its_folder(tmp_path: Path) -> None:
     local = tmp_path / "slow@disk" / "shear_flow" / "data" / "valid" / "a.hdf5"
     local.parent.mkdir(parents=True)
     local.write_bytes(b"0123456789")
-    from wellkit.fetch.range_cache import local_file
-    from wellkit.fetch.ranges import RangeReader
-
     ranges = RangeCache(tmp_path / "cache").reading(RangeReader(), [local_file(str(local))])
     assert fetch(ranges, (2, 5), location=str(local)) == [b"234"]
     (item,) = cache_contents(tmp_path / "cache")
@@ -188,3 +191,31 @@ def test_running_programs_fetch_again_what_was_removed(kept: Path) -> None:
     assert fetch(ranges, (0, 1000), location=OTHER) == [content_of(OTHER)[:1000]]
     assert source.nbytes == 1000
     assert ranges.local_path(OTHER, np.array([[0, 1000]])) is not None
+
+
+def test_what_wellkit_really_writes_is_what_is_listed(isolated: Path, tmp_path: Path) -> None:
+    folder = isolated / "cache"
+    shard = str(next(make_tree(tmp_path, files=1).rglob("*.hdf5")))
+    os.utime(shard, (1e9, 1e9))
+    index_cache.store(shard, os.stat(shard), index_shard(shard))
+    place = index_cache.tree_place("hf://datasets/a/b@c/.wellkit/index.bin", 7, "sha256:ab", "")
+    assert place is not None
+    assert index_cache.keep_copy(place, b"content")
+    notes.remember(b"0123", "commits", "endpoint", "somebody/made_up", "main")
+    source = Path(__file__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "wellkit.compiled._can_write", lambda path: "numba" in path.parts and not path.mkdir(parents=True)
+        )
+        kernels = compiled_folder([source])
+    assert compile_kernel(_twice, kernels)(4) == 8
+    written = {path for path in folder.rglob("*") if path.is_file()}
+    items = {item.name: item for item in cache_contents(folder)}
+    assert {name: item.n_files for name, item in items.items()} == {"index": 2, "hub": 1, "kernels": 2}
+    assert len(written) == 5
+    assert run("remove", "--all").returncode == 0
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def _twice(number: int) -> int:
+    return 2 * number

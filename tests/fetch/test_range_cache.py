@@ -450,18 +450,6 @@ def test_offline_serves_what_is_there_and_names_what_is_not(tmp_path: Path, monk
     assert source.asked == []
 
 
-def test_documents_are_kept_whole_or_not_at_all(tmp_path: Path) -> None:
-    cache = RangeCache(tmp_path)
-    assert cache.kept("a listing") is None
-    cache.keep("a listing", b"one")
-    cache.keep("a listing", b"two")
-    cache.keep("another", b"")
-    assert (cache.kept("a listing"), cache.kept("another")) == (b"two", b"")
-    for path in (tmp_path / "shards" / "documents").iterdir():
-        damage(path, path.stat().st_size - 1)
-    assert (cache.kept("a listing"), cache.kept("another")) == (None, None)
-
-
 def test_folder_and_bound_come_from_the_settings(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WELLKIT_CACHE_BYTES", "1.5 GiB")
     cache = RangeCache()

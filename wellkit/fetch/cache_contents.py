@@ -21,7 +21,7 @@ from wellkit.fetch.cached_shard import GoneError, read_header, read_log
 from wellkit.fetch.disk import telling
 from wellkit.fetch.range_cache import FOLDER, is_cache
 
-Kind = Literal["shards", "index", "kernels", "documents"]
+Kind = Literal["shards", "index", "kernels", "hub"]
 _SHARD = re.compile(r"(?P<dataset>.+)/data/(?:train|valid|test)/[^/]+")
 _COMMIT = re.compile(r"@(?P<commit>[^/@]+)")
 _NEW = r"(?:\.\d+-\d+\.new)?"  # what a killed process leaves of a file it was writing
@@ -29,7 +29,7 @@ _NEW = r"(?:\.\d+-\d+\.new)?"  # what a killed process leaves of a file it was w
 _OTHERS: tuple[tuple[Kind, str, re.Pattern[str]], ...] = (
     ("index", "index", re.compile(rf"(?:[0-9a-f]{{2}}/[0-9a-f]{{30}}|trees/[0-9a-f]{{32}})\.bin{_NEW}")),
     ("kernels", "numba", re.compile(r"kernels-[0-9a-f]{16}/(?:[\w.-]+/)?[\w.<>-]+\.nb[ic](?:\.tmp\.\w+)?")),
-    ("documents", f"{FOLDER}/documents", re.compile(rf"[0-9a-f]{{32}}\.bin{_NEW}")),
+    ("hub", "hub", re.compile(rf"[a-z-]+/[0-9a-f]{{32}}\.z{_NEW}")),
 )
 
 
@@ -59,8 +59,8 @@ class CachedItem:
 
     Attributes:
         name: what to call it to remove it.
-        kind: "shards" of a dataset; "index", of shards that have none beside them; compiled "kernels"; "documents",
-            listings and the like.
+        kind: "shards" of a dataset; "index", of shards that have none beside them; compiled "kernels"; notes of
+            "hub" listings.
         location: of the dataset, or the folder.
         commit: of the Hub; empty elsewhere.
         n_files: kept ones.
@@ -227,8 +227,7 @@ def _other(folder: Path, kind: Kind, name: str, pattern: re.Pattern[str]) -> Cac
 
 def _files_below(top: Path, is_ours: Callable[[str], re.Match[str] | None]) -> Iterator[tuple[Path, os.stat_result]]:
     """Files below a folder whose paths below it are as ours are. No link is followed, the folder itself included."""
-    parts = [top, *(parent for parent in top.parents if parent.name == FOLDER)]
-    if any(part.is_symlink() for part in parts):
+    if top.is_symlink():
         return
     for inner, _, names in os.walk(top, followlinks=False):
         for name in names:

@@ -9,20 +9,18 @@ A file is known by the hash of its content, or else by its address, size and ver
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from wellkit.errors import ArgumentError, HubError, StorageError
+from wellkit.errors import ArgumentError, HubError
 from wellkit.fetch.cached_shard import CachedShard, GoneError
 from wellkit.fetch.disk import check_writable, write_atomically
-from wellkit.fetch.identity import digest, identity_of, local_file
+from wellkit.fetch.identity import identity_of, local_file
 from wellkit.fetch.listing import ListedFile
 from wellkit.fetch.open_copies import OpenCopies
 from wellkit.fetch.ranges import ByteRange
@@ -82,22 +80,6 @@ class RangeCache:
             files: as listed; of others, and of those without a hash or a version, nothing is kept.
         """
         return CachedRanges(self, source, files)
-
-    def keep(self, name: str, content: bytes) -> None:
-        """Keep a small document (a listing, statistics, what commit a branch named). Does nothing on a full disk."""
-        with suppress(StorageError):
-            write_atomically(self._document(name), hashlib.sha256(content).digest() + content)
-
-    def kept(self, name: str) -> bytes | None:
-        """The document kept last under `name`; None where there is none, or a damaged one."""
-        try:
-            content = self._document(name).read_bytes()
-        except OSError:
-            return None
-        return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
-
-    def _document(self, name: str) -> Path:
-        return self.folder / "documents" / f"{digest(name)}.bin"
 
 
 def is_cache(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -56,6 +57,21 @@ def fetch(ranges: CachedRanges, *spans: tuple[int, int], location: str = LOCATIO
     into = [bytearray(part.stop - part.start) for part in wanted]
     ranges.read(wanted, [memoryview(part) for part in into])
     return [bytes(part) for part in into]
+
+
+def opened(folder: Path, source: Source, *, max_bytes: int | None = None, version: str = "1") -> CachedRanges:
+    """A reader of all files of a source through the cache in `folder`."""
+    return RangeCache(folder, max_bytes).reading(source, [listed(place, version=version) for place in source.contents])
+
+
+def files(folder: Path, ending: str) -> list[Path]:
+    """Files of the cache with names that end so."""
+    return sorted((folder / "shards").glob(f"*{ending}"))
+
+
+def spans(*pairs: tuple[int, int]) -> np.ndarray:
+    """Ranges as `local_path` takes them."""
+    return np.array(pairs, np.int64)
 
 
 def spans_of(seed: int, count: int, size: int = SIZE) -> list[tuple[int, int]]:

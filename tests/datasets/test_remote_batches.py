@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ import pytest
 import torch
 
 import wellkit
-from tests.hub.faults import Answer, truncated, unavailable
+from tests.hub.faults import Answer, stalled, truncated, unavailable
 from tests.hub.server import LoopbackHub
 from tests.readers.serving import serve
 from tests.trees import make_tree
@@ -171,6 +176,56 @@ def test_the_loader_keeps_order_under_faults(tree: Path, hub: LoopbackHub) -> No
     assert n_batches == len(ours) > 4
     failed = [request for request in hub.requests if request.server == "store" and request.status == 503]
     assert len(failed) >= 2
+
+
+def stop_answering(hub: LoopbackHub) -> None:
+    """From now on answers break off; returns when one has."""
+    hub.fault(stalled(100, 60.0), server="store")
+    began = time.monotonic()
+    while not any(request.sent == 100 for request in hub.requests):
+        assert time.monotonic() - began < 20
+        time.sleep(0.05)
+
+
+def test_leaving_early_waits_for_no_server(tree: Path, hub: LoopbackHub) -> None:
+    """After a break in the loop no thread is left, though the server has stopped in the middle of its answers."""
+    hub.add(REPOSITORY, tree)
+    hub.latency = 0.2  # so that not all is there with the first batch
+    remote, _ = open_both(tree, f"hf://datasets/{REPOSITORY}")
+    batches = iter(wellkit.DataLoader(remote, 2, seed=1, threads=1))
+    assert next(batches)
+    stop_answering(hub)
+    began = time.monotonic()
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wellkit-loader")]
+    assert time.monotonic() - began < 10
+
+
+CTRL_C = """
+import sys, warnings
+import wellkit
+warnings.simplefilter("ignore")
+dataset = wellkit.WellDataset(path=sys.argv[1], well_split_name="train", framework="numpy")
+for batch in wellkit.DataLoader(dataset, 2, seed=1, threads=1):
+    print("batch", flush=True)
+"""
+
+
+def test_an_interrupt_ends_at_once(tree: Path, hub: LoopbackHub) -> None:
+    hub.add(REPOSITORY, tree)
+    hub.latency = 0.2
+    process = subprocess.Popen(
+        [sys.executable, "-c", CTRL_C, f"hf://datasets/{REPOSITORY}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"batch\n"
+    stop_answering(hub)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert process.returncode != 0
+    assert b"KeyboardInterrupt" in said
 
 
 def test_a_shard_replaced_by_a_shorter_one_is_told(tree: Path, memory: str) -> None:

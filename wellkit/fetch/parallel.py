@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 
@@ -14,7 +14,10 @@ _IDLE = 10.0  # seconds after which a thread without work ends
 
 
 class StoppedError(Exception):
-    """Another transfer failed, or the caller was interrupted: this one is given up. Never leaves this floor."""
+    """Another transfer failed, or the caller was interrupted: this one is given up.
+
+    Leaves this floor only where another thread has asked for it with `give_up`.
+    """
 
 
 class _Threads:
@@ -67,6 +70,17 @@ class _Threads:
 THREADS = _Threads()
 
 
+_RUNNING: dict[Job, int] = {}  # by job, the thread that waits for it
+os.register_at_fork(after_in_child=_RUNNING.clear)
+
+
+def give_up(threads: Collection[int]) -> None:
+    """Have all jobs that these threads wait for raise StoppedError there."""
+    for job, thread in list(_RUNNING.items()):
+        if thread in threads:
+            job.give_up()
+
+
 class Job:
     """Some transfers that succeed together or fail together.
 
@@ -90,16 +104,28 @@ class Job:
         """Run all; returns when they are done, or raises what the first that failed raised.
 
         Either way nobody is within `writing` when it returns.
+
+        Raises:
+            StoppedError: it was given up.
         """
+        _RUNNING[self] = threading.get_ident()
         try:
             with self._changed:
                 self._submit()
                 while self._left and self._error is None:
                     self._changed.wait()
         finally:
+            _RUNNING.pop(self, None)
             self._end()
         if self._error is not None:
             raise self._error
+
+    def give_up(self) -> None:
+        """Have `run`, in another thread, raise StoppedError."""
+        with self._changed:
+            if self._error is None:
+                self._error = StoppedError()
+            self._changed.notify_all()
 
     def _submit(self) -> None:
         while self._waiting and self._running < self._width and self._error is None:

@@ -7,6 +7,7 @@ pickled, nothing is copied between processes, and caches are shared.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +17,12 @@ import numpy as np
 
 from wellkit.datasets.batches import BatchSamples, stack_samples
 from wellkit.errors import ArgumentError
+from wellkit.fetch.parallel import give_up
 from wellkit.sampling import shard_shuffled, shuffled
 
 STATE_VERSION = 1
 _THREADS, _AHEAD = 2, 4  # of local files
+_LOOK_EVERY = 0.05  # seconds
 _MOST_AHEAD, _ON_ITS_WAY = 16, 3 << 27  # batches and bytes, from a network
 
 
@@ -158,7 +161,12 @@ class DataLoader:
     def _read_ahead(self, batches: Sequence[np.ndarray]) -> Iterator[dict[str, Any]]:
         waiting: deque[Future[dict[str, Any]]] = deque()
         left, is_planned = iter(batches), False
-        pool = ThreadPoolExecutor(self._most_threads(), thread_name_prefix="wellkit-loader")
+        threads: list[threading.Thread] = []
+        pool = ThreadPoolExecutor(
+            self._most_threads(),
+            thread_name_prefix="wellkit-loader",
+            initializer=lambda: threads.append(threading.current_thread()),
+        )
         try:
             ahead = self._first_ahead()  # until the first batch tells how large they are
             waiting.extend(pool.submit(self._read, indices) for indices in itertools.islice(left, ahead))
@@ -171,7 +179,13 @@ class DataLoader:
                 yield batch
                 del batch  # or its memory could not be used for the next one
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            while any(thread.is_alive() for thread in threads):
+                # Where the loop was left early: a server that has stopped answering is not waited for.
+                give_up({thread.ident for thread in threads if thread.ident is not None})
+                threads[-1].join(_LOOK_EVERY)
+                threads = [thread for thread in threads if thread.is_alive()]
+            pool.shutdown(wait=True)
 
     def _waits(self) -> bool:
         """Whether reading is waiting for a network rather than work."""

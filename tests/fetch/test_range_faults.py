@@ -1,4 +1,7 @@
-"""Byte ranges when something goes wrong: bytes are right or there is an error, and nobody waits longer than he must."""
+"""Byte ranges when something goes wrong: bytes are right or there is an error, and nobody waits longer than he must.
+
+A little over 400 lines: one test after the other of one thing.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ Functions here work on addresses and check nothing but the ends of files: `wellk
 frames, strides and sizes fit the arrays and the output. Importing this module imports numba;
 `wellkit.readers.numpy_kernels` gives the same values without it.
 
+Over 400 lines because what one kernel is made of is compiled, and kept on disk, as one module.
+
 Common arguments:
     head, tail, split: addresses of two float32 blocks, axes (step, n0, n1, n2, channel), all of which is written: the
         steps before step `split`, and those from it on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -235,3 +236,21 @@ def test_a_shard_replaced_by_a_shorter_one_is_told(tree: Path, memory: str) -> N
         there.pipe_file(path, there.cat_file(path)[:5000])
     with pytest.raises(ShardError, match=r"memory://.*hdf5"):
         remote.__getitems__([0, 1])
+
+
+def test_a_stream_goes_on_where_it_was_left(tree: Path, hub: LoopbackHub) -> None:
+    hub.add(REPOSITORY, tree)
+    address = f"hf://datasets/{REPOSITORY}"
+    expected = list(wellkit.DataLoader(open_both(tree, address)[1], 4, seed=5))
+    first = wellkit.DataLoader(open_both(tree, address)[0], 4, seed=5)
+    for number, batch in enumerate(first):
+        assert_equal(batch, expected[number])
+        if number == 2:
+            state = json.loads(json.dumps(first.state_dict()))
+            break
+    second = wellkit.DataLoader(open_both(tree, address)[0], 4, seed=5)
+    second.load_state_dict(state)
+    rest = list(second)
+    assert len(rest) == len(expected) - 3
+    for found, wanted in zip(rest, expected[3:], strict=True):
+        assert_equal(found, wanted)

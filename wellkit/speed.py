@@ -244,7 +244,9 @@ class _Session:
     def _find(self, index: int) -> StoredWindow | None:
         window, metadata = self._dataset._place(index)
         request = self._dataset._assembler(metadata.file_idx).request(window)
-        return None if request is None else stored_window(request, self._dataset.metadata.spatial_resolution)
+        if request is None or "://" in request.path:  # the machine's own limit is that of its disks and memory
+            return None
+        return stored_window(request, self._dataset.metadata.spatial_resolution)
 
     def _batches(self, cache: Cache, count: int, turn: int) -> list[list[int]]:
         """`count` batches of the pool, every turn from another place on."""

@@ -1,4 +1,7 @@
-"""Batches of torch's workers: right values, memory used again, and never under somebody who still looks at it."""
+"""Batches of torch's workers: right values, memory used again, and never under somebody who still looks at it.
+
+Over 400 lines: what may go wrong between two processes takes some telling.
+"""
 
 from __future__ import annotations
 

@@ -76,6 +76,24 @@ def hub_endpoint() -> str:
     return (_variable("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
+def stall_timeout() -> float | None:
+    """Seconds without a byte after which a connection is given up: `$HF_HUB_DOWNLOAD_TIMEOUT`, or None.
+
+    Raises:
+        ConfigError: it is set to something else.
+    """
+    chosen = _variable("HF_HUB_DOWNLOAD_TIMEOUT")
+    if chosen is None:
+        return None
+    try:
+        seconds = float(chosen)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"HF_HUB_DOWNLOAD_TIMEOUT={chosen!r} is no time; write whole seconds, for example 30")
+    return seconds
+
+
 def has_proxy(scheme: str, host: str) -> bool:
     """Whether `$HTTPS_PROXY` and its like, or the system's settings, put a proxy before a host (with port)."""
     from urllib.request import getproxies, proxy_bypass

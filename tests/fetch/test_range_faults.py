@@ -1,7 +1,4 @@
-"""Byte ranges when something goes wrong: bytes are right or there is an error, and nobody waits longer than he must.
-
-A little over 400 lines: one test after the other of one thing.
-"""
+"""Byte ranges when something goes wrong: bytes are right or there is an error, and nobody waits longer than he must."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import time
 import traceback
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tenacity
@@ -23,6 +19,7 @@ from tests.hub.faults import (
     Change,
     html_page,
     in_turn,
+    leads_to,
     shortened,
     slow,
     stalled,
@@ -34,7 +31,7 @@ from tests.hub.faults import (
 )
 from tests.hub.server import LoopbackHub
 from tests.hub.signing import SECRET
-from wellkit.errors import DataNotFoundError, HubError, ShardError, WellkitError
+from wellkit.errors import ConfigError, DataNotFoundError, HubError, ShardError, WellkitError
 from wellkit.fetch import ranges as module
 from wellkit.fetch import sockets
 from wellkit.fetch.ranges import ByteRange, RangeReader
@@ -154,7 +151,7 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("after", [0, 1000])
 def test_a_connection_that_stalls_is_dropped(large: Published, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "STALL_TIMEOUT", 0.3)
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "0.3")
     large.hub.fault(stalled(after, 20), server="store", times=2)
     began = time.monotonic()
     assert read(RangeReader(), large.ranges(20)) == expected(large, large.ranges(20))
@@ -162,13 +159,11 @@ def test_a_connection_that_stalls_is_dropped(large: Published, after: int, monke
     assert len(large.asked("store")) == 22
 
 
-def leads_to(target: str) -> Change:
-    """A redirect."""
-
-    def change(answer: Answer) -> None:
-        answer.status, answer.headers, answer.content = 302, {"Location": target}, b""
-
-    return change
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
+def test_a_timeout_that_makes_no_sense(large: Published, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", text)
+    with pytest.raises(ConfigError, match=rf"HF_HUB_DOWNLOAD_TIMEOUT=.{text}. is no time"):
+        read(RangeReader(), large.ranges(1))
 
 
 LASTING: dict[str, tuple[Change, type[WellkitError], str]] = {
@@ -202,91 +197,6 @@ def test_what_lasts_is_told_at_once(large: Published, fault: str) -> None:
 def test_all_of_a_file_may_come_as_a_whole(large: Published) -> None:
     large.hub.fault(whole_file, server="store")
     assert read(RangeReader(), [ByteRange(large.at(), 0, SIZE)]) == [large.content]
-
-
-# links that end
-
-
-@pytest.mark.parametrize("style", ["s3", "cdn"])
-def test_links_are_renewed_before_they_end(large: Published, style: Any) -> None:
-    large.hub.links.style, large.hub.links.life = style, 3
-    reader = RangeReader()
-    end = time.monotonic() + 7
-    while time.monotonic() < end:
-        assert read(reader, large.ranges(4, 100)) == expected(large, large.ranges(4, 100))
-        time.sleep(0.1)
-    assert {request.status for request in large.asked("store")} == {206}
-    assert 3 <= len(large.asked("hub", "HEAD")) <= 8
-
-
-def test_a_link_that_is_no_longer_taken_is_asked_for_again_once(large: Published) -> None:
-    large.hub.latency = 0.02
-    reader = RangeReader()
-    read(reader, large.ranges(16))
-    large.hub.links.revoke()
-    assert read(reader, large.ranges(48)) == expected(large, large.ranges(48))
-    assert len(large.asked("hub", "HEAD")) == 2
-    assert sum(request.status == 403 for request in large.asked("store")) <= 16
-
-
-def test_a_store_that_refuses_new_links_too(large: Published) -> None:
-    large.hub.fault(unavailable(403, None), server="store")
-    with pytest.raises(HubError, match=r"access refused \(HTTP 403\)"):
-        read(RangeReader(), large.ranges(1))
-    assert (len(large.asked("store")), len(large.asked("hub", "HEAD"))) == (2, 2)
-
-
-def test_the_servers_clock_counts(large: Published, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link is good as long as the server says, whatever this machine takes for the time."""
-    now = time.time
-    monkeypatch.setattr("wellkit.fetch.links.time.time", lambda: now() + 90_000)
-    reader = RangeReader()
-    for _ in range(5):
-        read(reader, large.ranges(3))
-    assert len(large.asked("hub", "HEAD")) == 1
-
-
-# files that change
-
-
-def test_a_file_replaced_at_the_hub(large: Published, tmp_path: Path) -> None:
-    reader = RangeReader()
-    read(reader, large.ranges(3))
-    other = tmp_path / "other"
-    other.write_bytes(bytes(SIZE))
-    large.repository.replace(SHARD, other)
-    with pytest.raises(ShardError, match="has another hash now: the file was replaced while it was read; open the"):
-        read(reader, large.ranges(3))
-
-
-def test_a_file_replaced_at_the_store(large: Published) -> None:
-    reader = RangeReader()
-    read(reader, large.ranges(3))
-    large.hub.fault(with_headers(ETag='"other"'), server="store")
-    with pytest.raises(ShardError, match="has another ETag now: the file was replaced"):
-        read(reader, large.ranges(3))
-
-
-def test_a_file_cut_off_at_the_store(large: Published) -> None:
-    reader = RangeReader()
-    read(reader, large.ranges(1))
-    with (large.folder / SHARD).open("r+b") as file:
-        file.truncate(1000)
-    with pytest.raises(ShardError, match="has 1000 bytes now: the file was replaced"):
-        read(reader, large.ranges(3))
-
-
-def test_a_branch_may_move_for_who_begins_anew(large: Published, tmp_path: Path) -> None:
-    branch = [part._replace(location=large.at(revision="main")) for part in large.ranges(3)]
-    reader = RangeReader()
-    assert read(reader, branch) == expected(large, branch)
-    (tmp_path / "data" / "train").mkdir(parents=True)
-    (tmp_path / SHARD).write_bytes(bytes(SIZE))
-    large.repository.commit(tmp_path)
-    assert read(RangeReader(), branch) == [bytes(50_000)] * 3
-    large.hub.links.revoke()
-    with pytest.raises(ShardError, match="has another hash now"):
-        read(reader, branch)
 
 
 # secrets

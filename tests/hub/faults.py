@@ -194,3 +194,13 @@ def slow(bytes_per_second: float, latency: float = 0.0) -> Change:
         answer.bytes_per_second, answer.latency = bytes_per_second, latency
 
     return change
+
+
+def leads_to(target: str) -> Change:
+    """A redirect, which tells of the file what the answer would have told."""
+
+    def change(answer: Answer) -> None:
+        told = {name: value for name, value in answer.headers.items() if name.lower().startswith("x-")}
+        answer.status, answer.headers, answer.content = 302, {**told, "Location": target}, b""
+
+    return change

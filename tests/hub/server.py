@@ -85,7 +85,7 @@ class LoopbackHub:
 
     def __enter__(self) -> Self:
         for server in self._servers.values():
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+            self._start(server)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -93,11 +93,22 @@ class LoopbackHub:
             server.shutdown()
             server.server_close()
 
+    def move_store(self) -> None:
+        """The store has another address from now on, and there is nobody at its old one."""
+        old, self._servers["store"] = self._servers["store"], self._server("store")
+        self._start(self._servers["store"])
+        old.shutdown()
+        old.close_connections()
+        old.server_close()
+
+    def _start(self, server: _Server) -> None:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
     def _address(self, name: str) -> str:
         host, port = self._servers[name].server_address[:2]
         return f"{'https' if self.is_encrypted else 'http'}://{host!s}:{port}"
 
-    def _server(self, name: str) -> ThreadingHTTPServer:
+    def _server(self, name: str) -> _Server:
         hub = self
 
         class Handler(_Handler):
@@ -259,6 +270,23 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256  # many connections come at once
     block_on_close = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def close_connections(self) -> None:
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are part of the tests; anything else is a bug of the server's and is shown."""

@@ -9,7 +9,7 @@ from typing import Any
 from wellkit.errors import ShardError
 from wellkit.fetch.answers import BrokenAnswerError, WrongAnswerError
 from wellkit.fetch.parallel import Job
-from wellkit.fetch.sockets import STALL_TIMEOUT
+from wellkit.fetch.sockets import longest_stall
 from wellkit.fetch.traffic import Traffic
 from wellkit.storage import Location
 
@@ -55,7 +55,7 @@ def _cat(place: Location, start: int, stop: int, job: Job) -> bytes:
     future = asyncio.run_coroutine_threadsafe(fs._cat_file(place.path, start=start, end=stop), fs.loop)
     try:
         with job.interruptible(future.cancel):
-            found: bytes = future.result(STALL_TIMEOUT + (stop - start) / _SLOWEST)
+            found: bytes = future.result(longest_stall() + (stop - start) / _SLOWEST)
             return found
     except CancelledError:
         job.check()

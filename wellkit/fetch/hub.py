@@ -29,6 +29,7 @@ from wellkit import __version__
 from wellkit.errors import ArgumentError, DataNotFoundError, HubError, WellkitError
 from wellkit.fetch.disk import new_hasher
 from wellkit.fetch.plan import FileHash, HashKind, RemoteFile, belongs_to_dataset, check_paths
+from wellkit.fetch.redirects import Trail
 from wellkit.fetch.retries import ATTEMPTS, is_transient, patiently
 from wellkit.fetch.secrecy import keep_secrets
 from wellkit.settings import hub_endpoint, hub_offline
@@ -36,7 +37,6 @@ from wellkit.storage import explain, host_of
 
 TIMEOUT = 30.0  # seconds without a byte
 LISTING_ATTEMPTS = 4
-_REDIRECTS = 10
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 keep_secrets()
@@ -171,14 +171,17 @@ class HubSource:
         parts, own = urlsplit(urljoin(self.endpoint, address)), urlsplit(self.endpoint)
         return urlunsplit((own.scheme, own.netloc, parts.path, parts.query, ""))
 
+    def is_own(self, address: str) -> bool:
+        """Whether an address is the endpoint's: the only one that gets the token."""
+        return urlsplit(address)[:2] == urlsplit(self.endpoint)[:2]
+
     def headers(self, address: str) -> dict[str, str]:
         """Headers for a request. The token is for the endpoint alone, whatever a redirect or link names."""
         headers = {"User-Agent": f"wellkit/{__version__}", "Accept-Encoding": "identity"}
-        is_own = urlsplit(address)[:2] == urlsplit(self.endpoint)[:2]
         token = self.token
         if token is None and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
             token = get_token()
-        if is_own and token:
+        if self.is_own(address) and token:
             headers["Authorization"] = f"Bearer {token}"
         return headers
 
@@ -218,9 +221,10 @@ class HubSource:
         address = hf_hub_url(
             self.repository, file.path, repo_type="dataset", revision=self._commit, endpoint=self.endpoint
         )
-        for _ in range(_REDIRECTS):
+        trail = Trail(address, f"{file.path} from {self}")
+        while True:
             try:
-                response = patiently(partial(self._open, address), sleep=sleep)
+                response = patiently(partial(self._open, trail.address), sleep=sleep)
             except Exception as error:
                 told = explain(error, f"{file.path} from {self}", attempts=ATTEMPTS if is_transient(error) else 1)
                 if told is None:
@@ -230,10 +234,9 @@ class HubSource:
                 if not response.has_redirect_location:
                     yield response
                     return
-                address = urljoin(address, response.headers["Location"])
+                trail.follow(response.headers["Location"])
             finally:
                 response.close()
-        raise HubError(f"{self}: {file.path} is redirected more than {_REDIRECTS} times; check HF_ENDPOINT")
 
     def read(self, path: str, revision: str, known: Callable[[FileHash, int], bool] = lambda *_: False) -> SmallFile:
         """A small file at once: two requests if it is kept with LFS, else one.
@@ -263,8 +266,9 @@ class HubSource:
 
     def _read(self, address: str, what: str, known: Callable[[FileHash, int], bool]) -> SmallFile:
         promised: tuple[FileHash, int] | None = None
-        for _ in range(_REDIRECTS):
-            response = self._open(address)
+        trail = Trail(address, what)
+        while True:
+            response = self._open(trail.address)
             try:
                 if promised is None:
                     promised = _promise(response.headers, what)
@@ -273,11 +277,9 @@ class HubSource:
                 if not response.has_redirect_location:
                     content = response.read()
                     break
-                address = urljoin(address, response.headers["Location"])
+                trail.follow(response.headers["Location"])
             finally:
                 response.close()
-        else:
-            raise HubError(f"{self}: {what} is redirected more than {_REDIRECTS} times; check HF_ENDPOINT")
         assert promised is not None
         hasher = new_hasher(RemoteFile("", promised[1], promised[0]))
         hasher.update(content)

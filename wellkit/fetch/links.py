@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 
@@ -26,21 +27,21 @@ from wellkit.fetch.answers import (
     NoSuchBytesError,
     RedirectError,
     StatusError,
-    WrongAnswerError,
 )
 from wellkit.fetch.hub import TIMEOUT, HubSource
 from wellkit.fetch.listing import HubPlace
 from wellkit.fetch.parallel import Job
 from wellkit.fetch.plan import check_paths
+from wellkit.fetch.redirects import Trail
 from wellkit.fetch.sockets import fetch
 from wellkit.fetch.traffic import PAUSES, Traffic
 from wellkit.settings import hub_offline
 
-_REDIRECTS = 10
 _MARGIN = 60.0  # seconds before the end of a link that it is renewed, and at most
 _MARGIN_SHARE = 0.25  # of its life
 _MOST_FILES = 1 << 14
 _REFUSED = frozenset({401, 403, 404, 410})  # how stores answer links that they no longer take
+_NOT_THERE = (ConnectionRefusedError, socket.gaierror)
 Patiently = Callable[[Callable[[], "Link"]], "Link"]
 _DATE = re.compile(r"\d{8}T\d{6}Z")
 
@@ -62,11 +63,13 @@ class HubFile:
     """One file on the Hub: what is known of it in this process. Thread-safe.
 
     Attributes:
+        name: its location, for messages.
         size: bytes, or None as long as nobody has told.
     """
 
     def __init__(self, source: HubSource, place: HubPlace) -> None:
         self.source, self.place = source, place
+        self.name = f"{place.root}/{place.path}"
         self.size: int | None = None
         self._etag = ""
         self._store_etags: dict[str, str] = {}  # by host
@@ -99,10 +102,11 @@ class HubFile:
         Raises: what `fetch` does, but `RedirectError`; what `link` does.
         """
         link = self.link(patiently)
+        trail = Trail(link.address, self.name)
         if self.size is not None and start + len(into) > self.size:
             raise NoSuchBytesError(start, start + len(into), self.size)
         was_renewed = False
-        for _ in range(_REDIRECTS):
+        while True:
             PAUSES.wait(link.address, job)
             try:
                 fetch(
@@ -124,23 +128,29 @@ class HubFile:
                 if link.is_own or was_renewed or error.response.status_code not in _REFUSED:
                     raise
                 moved = None
+            except _NOT_THERE:
+                self._forget(link)
+                raise
             if moved is not None:
-                link = self._follow(link, moved)
+                link = self._follow(link, trail.follow(moved))
             else:
                 was_renewed = True
                 link = self.link(patiently, refused=link)
-        raise HubError(
-            f"{self.source}: {self.place.path} is redirected more than {_REDIRECTS} times; check HF_ENDPOINT"
-        )
+                trail = Trail(link.address, self.name)
 
-    def _follow(self, link: Link, address: str) -> Link:
+    def _follow(self, link: Link, target: str) -> Link:
         """The store itself redirects: the link that the bytes are behind."""
-        target = _target(link.address, address)
         moved = Link(target, self.source.headers(target), False, min(link.good_until, _good_until(target, {})))
         with self._lock:
             if self._link is link:
                 self._link = moved
         return moved
+
+    def _forget(self, link: Link) -> None:
+        """A store that is not where it was: the Hub may know another by the next attempt."""
+        with self._lock:
+            if self._link is link and not link.is_own:
+                self._link = None
 
     def _check(self, link: Link, answer: Answer) -> None:
         """Raises ChangedError if an answer from `link` is about another file than the answers before."""
@@ -168,8 +178,9 @@ class HubFile:
             revision=place.revision or "main",
             endpoint=source.endpoint,
         )
+        trail = Trail(address, self.name)
         told: dict[str, str] = {}
-        for _ in range(_REDIRECTS):
+        while True:
             headers = source.headers(address)
             response = get_session().request("HEAD", address, headers=headers, timeout=TIMEOUT, follow_redirects=False)
             hf_raise_for_status(response)
@@ -178,12 +189,10 @@ class HubFile:
                 told.setdefault("size", response.headers.get("Content-Length", ""))
                 self._note(told)
                 return Link(address, headers, True, float("inf"))
-            target = _target(address, response.headers["Location"])
-            if urlsplit(target)[:2] != urlsplit(source.endpoint)[:2]:
+            address = trail.follow(response.headers["Location"])
+            if not source.is_own(address):
                 self._note(told)
-                return Link(target, source.headers(target), False, _good_until(target, response.headers))
-            address = target
-        raise HubError(f"{source}: {place.path} is redirected more than {_REDIRECTS} times; check HF_ENDPOINT")
+                return Link(address, source.headers(address), False, _good_until(address, response.headers))
 
     def _note(self, told: Mapping[str, str]) -> None:
         size = told.get("size", "")
@@ -199,18 +208,6 @@ def _facts(response: Any) -> dict[str, str]:
     headers = response.headers
     etag = headers.get("X-Linked-ETag") or ("" if response.has_redirect_location else headers.get("ETag", ""))
     return {"size": headers.get("X-Linked-Size", ""), "etag": etag.removeprefix("W/").strip('"')}
-
-
-def _target(address: str, location: str) -> str:
-    """Where a redirect leads."""
-    try:
-        target = urljoin(address, location)
-        is_address = urlsplit(target).scheme in {"http", "https"} and bool(urlsplit(target).hostname)
-    except ValueError:
-        is_address = False
-    if not is_address:
-        raise WrongAnswerError("the server redirects to what is no web address; check HF_ENDPOINT, and tell its owner")
-    return target
 
 
 def _good_until(address: str, headers: Mapping[str, str]) -> float:

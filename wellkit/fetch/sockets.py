@@ -32,9 +32,10 @@ from wellkit.fetch.answers import (
 from wellkit.fetch.parallel import Job
 from wellkit.fetch.session import fetch_by_session, needs_session
 from wellkit.fetch.traffic import Traffic
+from wellkit.settings import stall_timeout
 
 CONNECT_TIMEOUT = 10.0  # seconds
-STALL_TIMEOUT = 15.0  # seconds without a byte after which a connection is given up
+STALL_TIMEOUT = 15.0  # seconds without a byte after which a connection is given up, unless the user says another
 _MOST_IDLE = 64  # connections that are kept for later
 _IDLE_TIME = 45.0  # seconds; servers close theirs after a minute or so
 _PIECE = 1 << 20  # bytes between two looks at whether anybody still wants the rest
@@ -100,6 +101,11 @@ class _Connections:
 
 
 CONNECTIONS = _Connections()
+
+
+def longest_stall() -> float:
+    """Seconds without a byte after which a connection is given up."""
+    return stall_timeout() or STALL_TIMEOUT
 
 
 def _trust() -> ssl.SSLContext:
@@ -192,7 +198,7 @@ def _fetch(
         connection, is_used = CONNECTIONS.take(parts.scheme, parts.netloc)
         if not is_used and needs_session(address):
             return fetch_by_session(
-                address, headers, start, stop, into, STALL_TIMEOUT, size=size, job=job, traffic=traffic, check=check
+                address, headers, start, stop, into, longest_stall(), size=size, job=job, traffic=traffic, check=check
             )
         traffic.add(requests=1)
         try:
@@ -235,7 +241,7 @@ def _ask(
         connection.connect()
     sock: socket.socket | None = connection.sock
     assert sock is not None
-    sock.settimeout(STALL_TIMEOUT)
+    sock.settimeout(longest_stall())
     with job.interruptible(lambda: _interrupt(sock)):
         connection.request("GET", target, headers=headers)
         return connection.getresponse()

@@ -31,12 +31,12 @@ def draw_box(box: Sequence[slice], sizes: Sequence[int], *, seed: int, epoch: in
 
     From the key [seed, epoch, index, 1], so that a sample's other draws are the same with and without it.
     """
-    spare = [part.stop - part.start - size for part, size in zip(box, sizes, strict=True)]
-    firsts = np.random.default_rng([seed, epoch, index, 1]).integers(0, np.array(spare) + 1).tolist()
-    return tuple(
-        slice(part.start + first, part.start + first + size)
-        for part, first, size in zip(box, firsts, sizes, strict=True)
-    )
+    rng = np.random.default_rng([seed, epoch, index, 1])
+    drawn = []
+    for part, size in zip(box, sizes, strict=True):
+        first = part.start + int(rng.integers(part.stop - part.start - size + 1))
+        drawn.append(slice(first, first + size))
+    return tuple(drawn)
 
 
 def restrict(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import h5py
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
@@ -13,10 +17,12 @@ from torch.utils.data import DataLoader
 import wellkit
 from tests.trees import make_tree
 from tests.trees_zarr import zarr_twin
+from wellkit.datasets.batches import BatchSamples
 from wellkit.sampling import draw_box
 
 GRIDS = ("input_fields", "output_fields", "constant_fields", "space_grid")
 CROP = [(1, 30), (0, 20)]
+NAMES = ("density", "velocity", "stress")  # one of each tensor order
 
 
 @pytest.fixture(scope="module", params=["contiguous", "gzip", "in the index", "zarr", "grids and times of their own"])
@@ -31,7 +37,7 @@ def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return zarr_twin(made, folder / "zarr") if request.param == "zarr" else made
 
 
-def opened(tree: Path, **options: Any) -> wellkit.WellDataset:
+def opened(tree: Path | str, **options: Any) -> wellkit.WellDataset:
     options = {"n_steps_input": 2, "n_steps_output": 2, "use_normalization": True, "framework": "numpy", **options}
     return wellkit.WellDataset(path=tree, well_split_name="train", errata="keep", **options)
 
@@ -74,12 +80,88 @@ def test_samples_are_boxes_of_whole_samples(tree: Path, options: dict[str, Any])
     assert data.metadata.sample_shapes["space_grid"] == [19, 17, 2]
 
 
-def test_batches_are_their_samples(tree: Path) -> None:
+def test_batches_are_their_samples_read_at_once(tree: Path) -> None:
     data = opened(tree, random_crop=(13, 14))
     indices = list(range(0, len(data), 2))
-    for sample, index in zip(data.__getitems__(indices), indices, strict=True):
+    batch = data.__getitems__(indices)
+    assert isinstance(batch, BatchSamples)
+    for sample, index in zip(batch, indices, strict=True):
         for key, values in data[index].items():
             np.testing.assert_array_equal(sample[key], values)
+
+
+def _in_memory(tree: Path) -> Iterator[str]:
+    there = fsspec.filesystem("memory")
+    there.put(str(tree), "/random-crop", recursive=True)
+    yield "memory://random-crop"
+    there.rm("/random-crop", recursive=True)
+
+
+@pytest.fixture(params=["contiguous", "chunks", "gzip", "lzf", "zarr 2", "zarr 3, sharded", "in memory"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Path | str]]:
+    """(a tree for h5py, the same as it is to be read); fields of more than 64 KiB, so that no index holds them."""
+    kind = request.param
+    options: dict[str, Any] = {"chunks": True} if kind in ("chunks", "gzip", "lzf") else {}
+    options |= {"compression": kind} if kind in ("gzip", "lzf") else {}
+    tree = make_tree(tmp_path, resolution=(56, 44), splits=("train",), **options)
+    if kind.startswith("zarr"):
+        yield tree, zarr_twin(tree, tmp_path / "zarr", 2 if "2" in kind else 3, sharded="sharded" in kind)
+    elif kind == "in memory":
+        for address in _in_memory(tree):
+            yield tree, address
+    else:
+        yield tree, tree
+
+
+def test_fields_and_grids_are_what_h5py_slices(stored: tuple[Path, Path | str]) -> None:
+    tree, location = stored
+    data = opened(location, random_crop=(21, 17), use_normalization=False)
+    files = sorted((tree / "data" / "train").glob("*.hdf5"))
+    indices = [0, 15, 3, 8, 8]
+    batch = data.__getitems__(indices)
+    first_shard = data[0]["space_grid"]
+    for sample, index in zip(batch, indices, strict=True):
+        window, place = data._place(index)
+        rows, columns = box_of(data, index)
+        with h5py.File(files[place.file_idx]) as file:
+            where = (window.trajectory, slice(window.start, window.start + 4), rows, columns)
+            density, velocity, stress = (file[f"t{n}_fields/{name}"][where] for n, name in enumerate(NAMES))
+            mask = file["t0_fields/mask"][rows, columns]
+            material = file["t0_fields/material"][window.trajectory, rows, columns]
+            x, y = (file[f"dimensions/{axis}"][part] for axis, part in (("x", rows), ("y", columns)))
+        for found in (sample, data[index]):
+            fields = np.concatenate([found["input_fields"], found["output_fields"]])
+            constants = found["constant_fields"]
+            channel = {name: number for number, name in enumerate(itertools.chain(*data.field_names.values()))}
+            np.testing.assert_array_equal(fields[..., channel["density"]], density)
+            np.testing.assert_array_equal(fields[..., channel["velocity_y"]], velocity[..., 1])
+            np.testing.assert_array_equal(fields[..., channel["stress_yx"]], stress[..., 1, 0])
+            constant = {
+                name: number for number, name in enumerate(itertools.chain(*data.constant_field_names.values()))
+            }
+            np.testing.assert_array_equal(constants[..., constant["mask"]], mask)
+            np.testing.assert_array_equal(constants[..., constant["material"]], material)
+            np.testing.assert_array_equal(found["space_grid"][..., 0], np.broadcast_to(x[:, None], (21, 17)))
+            np.testing.assert_array_equal(found["space_grid"][..., 1], np.broadcast_to(y, (21, 17)))
+    assert not np.array_equal(first_shard, data[1]["space_grid"])
+
+
+def test_transforms_draw_the_same_and_know_the_box(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path)
+    seen: list[tuple[float, Any, tuple[int, ...]]] = []
+
+    def look(data: Any, metadata: Any) -> Any:
+        seen.append((metadata.rng.random(), metadata.crop, data["space_grid"].shape))
+        return data
+
+    plain, boxed = (opened(tree, transform=look, random_crop=crop) for crop in (None, (5, 4)))
+    for data in (plain, boxed):
+        data[3]
+    (draw, none, whole), (same, box, part) = seen
+    assert draw == same
+    assert none is None
+    assert box == box_of(boxed, 3)
+    assert (whole, part) == ((8, 6, 2), (5, 4, 2))
 
 
 def test_the_delta_dataset_and_named_fields_follow(tree: Path) -> None:

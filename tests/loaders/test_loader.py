@@ -221,7 +221,10 @@ class Watched(Numbers):
         self.reserved.append(sizes)
 
 
-@pytest.mark.parametrize(("options", "ahead"), [({}, 4), ({"prefetch": 2}, 2), ({"prefetch_bytes": 3200}, 3)])
+@pytest.mark.parametrize(
+    ("options", "ahead"),
+    [({}, 4), ({"prefetch": 2}, 2), ({"prefetch_bytes": 3200}, 3), ({"prefetch_bytes": None}, 4)],
+)
 def test_reading_ahead_is_bounded_in_batches_and_bytes(options: dict[str, Any], ahead: int) -> None:
     source = Watched(40)
     loader = wellkit.DataLoader(source, batch_size=1, shuffle=False, **options)
@@ -245,6 +248,25 @@ def test_memory_of_batches_is_taken_at_the_start_and_does_not_grow(tree: Path) -
                 sizes = held
             del batch
     assert min(sizes.values()) >= 6
+
+
+def test_pinned_batches_need_the_dataset_s_memory_only_while_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tensors(Watched):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {key: torch.as_tensor(value) for key, value in super().__getitem__(index).items()}
+
+    pinned: list[int] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.nbytes)
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    source = Tensors(10)
+    loader = wellkit.DataLoader(source, batch_size=1, shuffle=False, threads=3, pin_memory=True)
+    assert [batch["number"].tolist() for batch in loader] == [[number] for number in range(10)]
+    assert source.reserved == [[8, 1024] * 3]
+    assert sorted(pinned) == [8] * 10 + [1024] * 10
 
 
 class Distant(Numbers):
@@ -284,3 +306,10 @@ def test_what_comes_from_a_network_is_on_its_way_side_by_side(size: int, options
     loader = wellkit.DataLoader(source, batch_size=1, shuffle=False, **options)
     assert [batch["number"].tolist() for batch in loader] == [[number] for number in range(24)]
     assert source.most == most
+
+
+def test_batches_that_are_larger_than_the_dataset_says() -> None:
+    source = Distant(24, 1 << 25)
+    source.sample_nbytes = 1 << 10  # type: ignore[attr-defined]
+    loader = wellkit.DataLoader(source, batch_size=1, shuffle=False, prefetch_bytes=3 << 25)
+    assert [batch["number"].tolist() for batch in loader] == [[number] for number in range(24)]

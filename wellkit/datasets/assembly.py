@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from wellkit.datasets.domain import Box, grid_of, inside, open_where_cut, read_boundaries, read_lines
 from wellkit.datasets.samples import promoted
-from wellkit.errors import WellkitWarning
-from wellkit.formats.well import BoundaryCondition, FieldLayout, WellLayout
+from wellkit.datasets.shared import SharedArrays
+from wellkit.formats.well import FieldLayout, WellLayout
 from wellkit.frameworks import Framework, from_numpy, to_numpy
 from wellkit.normalization import Normalization
 from wellkit.readers.indexed import IndexedReader
@@ -83,6 +83,7 @@ class ShardAssembler:
         framework: what a custom normalization is called with.
         delta: outputs become differences to the frame before, and take the delta statistics.
         cache_limit: elements of the largest constant to keep; 0 keeps none.
+        shared: where shards find what others of the dataset keep already.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class ShardAssembler:
         framework: Framework,
         delta: bool,
         cache_limit: float,
+        shared: SharedArrays,
     ) -> None:
         self.layout = layout
         self._reader = reader
@@ -109,6 +111,7 @@ class ShardAssembler:
         self._framework = framework
         self._delta = delta
         self._cache_limit = cache_limit
+        self._shared = shared
         self._cache: dict[str, np.ndarray] = {}
         self._plans: dict[str, tuple[FieldPlan, ...] | None] = {}
 
@@ -177,11 +180,14 @@ class ShardAssembler:
         return offset.reshape(-1), scale.reshape(-1)
 
     def _cached(self, key: str, value: np.ndarray) -> np.ndarray:
-        """Keep `value` for the next window; read-only, since the same array is handed out again."""
-        if value.size <= self._cache_limit:
-            value.flags.writeable = False
-            self._cache[key] = value
-        return value
+        """Keep `value` for the next window; read-only, since the same array is handed out again.
+
+        An array that is equal to another shard's is kept once.
+        """
+        if value.size > self._cache_limit:
+            return value
+        kept = self._cache[key] = self._shared.same(key, [value], lambda: value)
+        return kept
 
     # fields
 
@@ -206,10 +212,12 @@ class ShardAssembler:
     def constants_to_read(self, window: WindowSpec) -> WindowBatch | None:
         """The constant fields of a window, for `source`; None where they are known, or it cannot read them."""
         plans = None if "constant_fields" in self._cache else self._plan("constant", self.constant)
+        if plans is None:
+            return None
         whole = self._keeps_constants()
         crop = self._crop if whole else window.crop or self._crop
         out = np.empty((1, 1, *self._constant_shape(whole=whole)), self.dtype(self.constant))
-        if plans is None or not out.size:
+        if not out.size:
             return None
         return WindowBatch([WindowRequest(self._reader.location, plans, window.trajectory, 0, 1, 1, 1, crop)], out)
 
@@ -221,7 +229,7 @@ class ShardAssembler:
         """
         kept = self._cache.get("constant_fields")
         if kept is not None:
-            return kept[self._inside(window.crop)]
+            return self._inside(kept, window)
         if read is None and (read := self.constants_to_read(window)) is not None:
             self.source.read_windows(*read)
         whole = self._keeps_constants()
@@ -233,7 +241,7 @@ class ShardAssembler:
             for channel in self.constant:
                 part = self._read(channel.field, window.trajectory, slice(None), crop)
                 self._store(channel.field, part, _components(values, channel, part.ndim), delta=False)
-        return self._cached("constant_fields", values)[self._inside(window.crop)] if whole else values
+        return self._inside(self._cached("constant_fields", values), window) if whole else values
 
     def _keeps_constants(self) -> bool:
         """Whether constant fields are kept once read: then all of the dataset's box is read."""
@@ -244,14 +252,9 @@ class ShardAssembler:
         box = tuple(part.stop - part.start for part in self._crop) if whole else self._resolution
         return (*box, sum(channel.size for channel in self.constant))
 
-    def _inside(self, crop: tuple[slice, ...] | None) -> tuple[slice, ...]:
-        """A window's box, counted from where the dataset's begins."""
-        if crop is None:
-            return ()
-        return tuple(
-            slice(part.start - whole.start, part.stop - whole.start)
-            for part, whole in zip(crop, self._crop, strict=True)
-        )
+    def _inside(self, kept: np.ndarray, window: WindowSpec) -> np.ndarray:
+        """A window's part of what is kept of the dataset's box; the very same array where it is all of it."""
+        return kept if window.crop is None else kept[inside(window.crop, self._crop)]
 
     def shape(self, channels: tuple[Channel, ...]) -> tuple[int, ...]:
         """(space..., channel) of fields side by side."""
@@ -306,6 +309,22 @@ class ShardAssembler:
             found[scalar.name] = np.array(values[trajectory] if scalar.sample_varying else values).reshape(())
         return found
 
+    def constant_row(self, trajectory: int, names: Sequence[str]) -> np.ndarray:
+        """The scalars `names`, constant in time, side by side: (scalar). The same names at every call."""
+        table = self._cache.get("scalars")
+        if table is None:
+            scalars = {scalar.name: scalar for scalar in self.layout.scalars}
+            values = [self._reader.read(scalars[name].path) for name in names]
+            varying = [scalars[name].sample_varying for name in names]
+            rows = self.layout.n_trajectories if any(varying) else 1
+            columns = [
+                part.reshape(rows) if varies else np.full(rows, part.reshape(()))
+                for part, varies in zip(values, varying, strict=True)
+            ]
+            kind = promoted(column.dtype for column in columns)
+            table = self._cached("scalars", np.stack([column.astype(kind) for column in columns], axis=-1))
+        return np.array(table[trajectory if len(table) > 1 else 0])
+
     # grids and boundaries
 
     def time_grid(self, window: WindowSpec, *, relative: bool) -> np.ndarray:
@@ -321,23 +340,17 @@ class ShardAssembler:
         """Coordinates: (space..., coordinate). A moving grid is taken at the window's first frame."""
         kept = self._cache.get("space_grid")
         if kept is not None:
-            return kept[self._inside(window.crop)]
+            return self._inside(kept, window)
         moves = any(axis.sample_varying or axis.time_varying for axis in self.layout.axes)
         box = [part.stop - part.start for part in self._crop]
         if moves or math.prod(box) * len(box) > self._cache_limit:
-            return self._read_grid(window, window.crop or self._crop)
-        return self._cached("space_grid", self._read_grid(window, self._crop))[self._inside(window.crop)]
+            return grid_of(self._lines(window, window.crop or self._crop))
+        lines = self._lines(window, self._crop)
+        kept = self._cache["space_grid"] = self._shared.same("space_grid", lines, lambda: grid_of(lines))
+        return self._inside(kept, window)
 
-    def _read_grid(self, window: WindowSpec, box: tuple[slice, ...]) -> np.ndarray:
-        lines = []
-        for axis, crop in zip(self.layout.axes, box, strict=True):
-            lead: list[int | slice] = []
-            if axis.sample_varying:
-                lead.append(window.trajectory)
-            if axis.time_varying:
-                lead.append(window.start)
-            lines.append(self._reader.read(axis.path, (*lead, crop)))
-        return np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1)
+    def _lines(self, window: WindowSpec, box: Box) -> list[np.ndarray]:
+        return read_lines(self.layout, self._reader, window.trajectory, window.start, box)
 
     def boundary_conditions(self, window: WindowSpec) -> np.ndarray:
         """Boundary codes: (spatial axis, side) float32, side 0 at the first grid point, 1 at the last.
@@ -347,41 +360,10 @@ class ShardAssembler:
         """
         codes = self._cache.get("boundaries")
         if codes is None:
-            codes = self._read_boundaries(window.trajectory)
-        box = window.crop or self._crop
-        cut = [
-            (number, side)
-            for number, (part, size) in enumerate(zip(box, self.layout.resolution, strict=True))
-            for side, is_cut in enumerate((part.start > 0, part.stop < size))
-            if is_cut
-        ]
-        if cut:
-            codes = codes.copy()
-            codes[tuple(np.transpose(cut))] = BoundaryCondition.OPEN.value
-        return codes
-
-    def _read_boundaries(self, trajectory: int) -> np.ndarray:
-        """Codes of the whole domain."""
-        codes = np.full((self.layout.n_spatial_dims, 2), BoundaryCondition.OPEN.value, dtype=np.float32)
-        numbers = {axis.name: number for number, axis in enumerate(self.layout.axes)}
-        for condition in self.layout.boundaries:
-            if len(condition.dims) > 1:
-                warnings.warn(
-                    f"{self.layout.location}: boundary {condition.name!r} spans the axes {', '.join(condition.dims)}; "
-                    "each side counts as open or periodic if any part of it is, and as wall only if all of it is; "
-                    "pass boundary_return_type=None to leave boundaries out",
-                    WellkitWarning,
-                    stacklevel=2,
-                )
-            mask = self._reader.read(f"{condition.path}/mask", (trajectory,) if condition.sample_varying else ())
-            decide = np.all if condition.type is BoundaryCondition.WALL else np.any
-            for place, dim in enumerate(condition.dims):
-                for side, end in ((0, 0), (1, -1)):
-                    if decide(np.take(mask, end, axis=place)):
-                        codes[numbers[dim], side] = condition.type.value
-        if any(condition.sample_varying for condition in self.layout.boundaries):
-            return codes
-        return self._cached("boundaries", codes)
+            codes = read_boundaries(self.layout, self._reader, window.trajectory)
+            if not any(condition.sample_varying for condition in self.layout.boundaries):
+                codes = self._cached("boundaries", codes)
+        return open_where_cut(codes, window.crop or self._crop, self.layout.resolution)
 
 
 def _components(buffer: np.ndarray, channel: Channel, ndim: int) -> np.ndarray:

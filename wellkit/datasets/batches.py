@@ -7,12 +7,13 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
 
 from wellkit.datasets.assembly import ShardAssembler, WindowSpec
-from wellkit.datasets.handover import SMALLEST, SharedBatch, shared_memory
+from wellkit.datasets.handover import SMALLEST, SharedBatch, shared_memory, stack_shared
 from wellkit.datasets.samples import SAMPLE_KEYS
 from wellkit.frameworks import Array, Framework, from_numpy, in_worker_process, register_collate, shared_array, stack
 from wellkit.readers.plan import WindowBatch
@@ -57,7 +58,11 @@ def _take_batch(batch: Sequence[Sample], **options: Any) -> Mapping[str, Array]:
         return batch.batch
     from torch.utils.data._utils.collate import collate  # only torch calls this function
 
-    collated: Mapping[str, Array] = collate([dict(sample) for sample in batch], **options)
+    collated: Mapping[str, Array]
+    if in_worker_process():
+        collated = stack_shared(batch, partial(collate, **options))
+    else:
+        collated = collate([dict(sample) for sample in batch], **options)
     return collated
 
 

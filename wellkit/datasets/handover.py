@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from multiprocessing.reduction import ForkingPickler
@@ -35,6 +35,26 @@ def shared_memory(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray | 
         return None
     _hand_over_tensors()
     return slab.array(shape, dtype)
+
+
+def stack_shared(samples: Sequence[Mapping[str, Any]], collate: Callable[[list[Any]], Any]) -> SharedBatch:
+    """Samples as one batch, large tensors stacked in slabs, all else by `collate`."""
+    return SharedBatch((key, _stacked([sample[key] for sample in samples], collate)) for key in samples[0])
+
+
+def _stacked(parts: list[Any], collate: Callable[[list[Any]], Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, dict):
+        return stack_shared(parts, collate)
+    if not _is_plain(first) or first.nbytes * len(parts) < SMALLEST:
+        return collate(parts)
+    if not all(_is_plain(part) and (part.shape, part.dtype) == (first.shape, first.dtype) for part in parts):
+        return collate(parts)
+    array = _as_numpy(first)
+    memory = None if array is None else shared_memory((len(parts), *array.shape), array.dtype)
+    if memory is None:
+        return collate(parts)
+    return importlib.import_module("torch").stack(parts, out=from_numpy(memory, "torch"))
 
 
 class SharedBatch(dict[str, Array]):

@@ -19,9 +19,9 @@ from wellkit.datasets.described import Described
 from wellkit.datasets.errata import warn_of_errata
 from wellkit.datasets.normalizing import normalization_class, open_normalization
 from wellkit.datasets.opening import open_cache
+from wellkit.datasets.parts import read_parts, read_rest
 from wellkit.datasets.planning import fingerprint_of, plan_windows
 from wellkit.datasets.samples import (
-    FieldViews,
     TrajectoryData,
     TrajectoryMetadata,
     WellMetadata,
@@ -30,10 +30,11 @@ from wellkit.datasets.samples import (
     flatten_scalars,
     pad_rollouts,
 )
+from wellkit.datasets.shared import SharedArrays
 from wellkit.datasets.sources import find_shards, resolve_source
 from wellkit.datasets.tree import build_metadata, open_tree
 from wellkit.errors import WellkitWarning
-from wellkit.frameworks import Array, SharedCounter, check_framework, from_numpy
+from wellkit.frameworks import SharedCounter, check_framework
 from wellkit.readers.plan import WindowBatch
 from wellkit.sampling import draw_box, draw_stride, restrict
 from wellkit.windows import Window, largest_stride
@@ -253,6 +254,7 @@ class WellDataset(Described):
                 storage_options=self.storage_options,
             )
         self._cache_limit = max_cache_size if cache_small else 0
+        self._shared = SharedArrays()
         self._assemblers: dict[int, ShardAssembler] = {}  # made when a shard is first read
         self.restriction_set: np.ndarray | None = None
         if restrict_num_trajectories is not None or restrict_num_samples is not None:
@@ -385,6 +387,7 @@ class WellDataset(Described):
                 framework=self.framework,
                 delta=self._delta,
                 cache_limit=self._cache_limit,
+                shared=self._shared,
             )
         return found
 
@@ -412,47 +415,10 @@ class WellDataset(Described):
 
     def _load_one_sample(self, index: int) -> tuple[TrajectoryData, TrajectoryMetadata]:
         window, metadata = self._place(index)
-        return self._read(self._assembler(metadata.file_idx), window), metadata
-
-    def _read(self, shard: ShardAssembler, window: WindowSpec) -> TrajectoryData:
-        """One window as arrays of the framework, fields as views by tensor order."""
-        scalars = shard.variable_scalars(window)
-        constants = shard.constant_scalars(window.trajectory)
-        data: TrajectoryData = {
-            "variable_fields": FieldViews(self._convert(shard.variable_fields(window)), shard.variable),
-            "constant_fields": FieldViews(self._convert(shard.constant_fields(window)), shard.constant),
-            "variable_scalars": {name: self._convert(scalars[name]) for name in self.scalar_names},
-            "constant_scalars": {name: self._convert(constants[name]) for name in self.constant_scalar_names},
-        }
-        for key, value in self._surroundings(shard, window).items():
-            data[key] = self._convert(value)  # type: ignore[literal-required]
-        return data
-
-    def _surroundings(self, shard: ShardAssembler, window: WindowSpec) -> dict[str, np.ndarray]:
-        """Boundaries and grids of one window."""
-        found = {}
-        if self.boundary_return_type is not None:
-            found["boundary_conditions"] = shard.boundary_conditions(window)
-        if self.return_grid:
-            found["space_grid"] = shard.space_grid(window)
-            found["time_grid"] = shard.time_grid(window, relative=self.normalize_time_grid)
-        return found
+        return read_parts(self, self._assembler(metadata.file_idx), window), metadata
 
     def _read_rest(self, shard: ShardAssembler, window: WindowSpec, read: WindowBatch | None) -> dict[str, np.ndarray]:
-        """Everything of one sample but the time-varying fields, in NumPy; `read`: constants that are there already."""
-        pieces: dict[str, Any] = self._surroundings(shard, window)
-        if shard.constant:
-            pieces["constant_fields"] = shard.constant_fields(window, read)
-        if self.scalar_names:
-            scalars = shard.variable_scalars(window)
-            pieces["variable_scalars"] = flatten_scalars({name: scalars[name] for name in self.scalar_names})
-        if self.constant_scalar_names:
-            constants = shard.constant_scalars(window.trajectory)
-            pieces["constant_scalars"] = flatten_scalars({name: constants[name] for name in self.constant_scalar_names})
-        return construct_sample(pieces, window.n_input)
-
-    def _convert(self, array: np.ndarray) -> Array:
-        return from_numpy(array, self.framework)
+        return read_rest(self, shard, window, read)
 
     # Steps a subclass may replace, under the names the_well gives them
 

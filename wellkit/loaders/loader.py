@@ -22,6 +22,7 @@ from wellkit.sampling import shard_shuffled, shuffled
 
 STATE_VERSION = 1
 _THREADS, _AHEAD = 2, 4  # of local files
+_AHEAD_BYTES = 2 << 30
 _LOOK_EVERY = 0.05  # seconds
 _MOST_AHEAD, _ON_ITS_WAY = 16, 3 << 27  # batches and bytes, from a network
 
@@ -51,7 +52,7 @@ class DataLoader:
         threads: threads that read; 0 reads when a batch is asked for. None: 2; as many as batches are read ahead
             where the dataset waits for a network (`is_remote`), since that takes no cores.
         prefetch: batches that are read ahead, at most. None: 4; from a network as many as hold 400 MB, 4 to 16.
-        prefetch_bytes: memory for them; of large batches fewer are read ahead, but always one.
+        prefetch_bytes: memory for them; of large batches fewer are read ahead, but always one. None: 2 GB.
         rank, world_size: this process's number among several, and how many there are: each takes every
             `world_size`-th sample of the same order, none twice.
         pin_memory: torch: page-locked batches, for asynchronous copies to a GPU.
@@ -71,7 +72,7 @@ class DataLoader:
         drop_last: bool = False,
         threads: int | None = None,
         prefetch: int | None = None,
-        prefetch_bytes: int = 2 << 30,
+        prefetch_bytes: int | None = None,
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
@@ -101,7 +102,7 @@ class DataLoader:
         self.drop_last = drop_last
         self.threads = threads
         self.prefetch = prefetch
-        self.prefetch_bytes = prefetch_bytes
+        self.prefetch_bytes = _AHEAD_BYTES if prefetch_bytes is None else prefetch_bytes
         self.rank = rank
         self.world_size = world_size
         self.pin_memory = pin_memory
@@ -174,7 +175,7 @@ class DataLoader:
                 batch = waiting.popleft().result()
                 if not is_planned:
                     ahead, is_planned = self._plan_memory(batch, len(batches)), True
-                room = ahead - len(waiting)
+                room = max(0, ahead - len(waiting))  # batches may be larger than they were taken to be
                 waiting.extend(pool.submit(self._read, indices) for indices in itertools.islice(left, room))
                 yield batch
                 del batch  # or its memory could not be used for the next one
@@ -216,8 +217,9 @@ class DataLoader:
         ahead = self._ahead(sum(sizes))
         reserve = getattr(self.dataset, "reserve_memory", None)
         if reserve is not None:
-            # Beside those ahead there are the one handed out, and the one before it until the next is asked for.
-            reserve(sizes * min(ahead + 2, count))
+            # Beside those ahead there are the one handed out, and the one before it until the next is asked for. What
+            # is handed out pinned is a copy, so that the dataset's memory is only used while a batch is read.
+            reserve(sizes * min(self._most_threads() if self.pin_memory else ahead + 2, count))
         return ahead
 
     def _read(self, indices: np.ndarray) -> dict[str, Any]:

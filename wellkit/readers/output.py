@@ -16,7 +16,8 @@ from wellkit.errors import ArgumentError
 from wellkit.readers.geometry import WindowGeometry
 from wellkit.readers.plan import WindowRequest
 
-_KEPT_GEOMETRIES = 1024
+_KEPT_WEIGHT = 1 << 14  # half of the chunks that kept geometries name: they take 10 MB at most
+_WEIGHT = 4  # of a field beside its chunks
 
 
 @lru_cache(maxsize=2)
@@ -84,13 +85,19 @@ def check_output(requests: Sequence[WindowRequest], out: np.ndarray, tail: np.nd
 
 
 class Geometries:
-    """Where windows lie, worked out once for all windows of one shape. Pickled without what it knows."""
+    """Where windows lie, worked out once for all windows of one shape. Pickled without what it knows.
+
+    What was used of late is kept, up to some memory: boxes drawn for each sample from arrays in chunks give ever new
+    geometries. Two generations, since taking single ones out would need a lock on the way of every window.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], WindowGeometry] = {}
+        self._before: dict[tuple[object, ...], WindowGeometry] = {}
+        self._weight = 0
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_known": {}}
+        return {"_known": {}, "_before": {}, "_weight": 0}
 
     def find(self, request: WindowRequest, n_steps: int, space: tuple[int, ...], n_channels: int) -> WindowGeometry:
         """The geometry of a window that is to fill (n_steps, *space, n_channels).
@@ -124,9 +131,13 @@ class Geometries:
         bounds = tuple((cut.start, cut.stop, cut.step) for cut in crop)
         key = (request.fields, space, n_channels, n_steps, request.stride, request.n_input, bounds)
         found = self._known.get(key)
+        if found is not None:
+            return found
+        found = self._before.get(key)
         if found is None:
             found = WindowGeometry(request.fields, space, n_channels, n_steps, request.stride, request.n_input, crop)
-            if len(self._known) >= _KEPT_GEOMETRIES:
-                self._known.clear()
-            self._known[key] = found
+        if self._weight >= _KEPT_WEIGHT:
+            self._before, self._known, self._weight = self._known, {}, 0
+        self._known[key] = found
+        self._weight += sum(_WEIGHT + len(field.boxes) for field in found.fields)
         return found

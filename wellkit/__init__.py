@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wellkit.datasets.delta import DeltaWellDataset
     from wellkit.datasets.well import WellDataset
-    from wellkit.fetch.download import download
     from wellkit.formats.well import BoundaryCondition
+    from wellkit.integrity.download import download
+    from wellkit.integrity.repair import repair
+    from wellkit.integrity.verify import verify
     from wellkit.normalization import RMSNormalization, ZScoreNormalization
 
 __version__ = "0.1.0"
@@ -24,7 +26,9 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "augmentation": ("wellkit.augmentation", None),
     "metrics": ("wellkit.metrics", None),
     "errors": ("wellkit.errors", None),
-    "download": ("wellkit.fetch.download", "download"),
+    "download": ("wellkit.integrity.download", "download"),
+    "verify": ("wellkit.integrity.verify", "verify"),
+    "repair": ("wellkit.integrity.repair", "repair"),
     "WellDataset": ("wellkit.datasets.well", "WellDataset"),
     "DeltaWellDataset": ("wellkit.datasets.delta", "DeltaWellDataset"),
     "TrajectoryData": ("wellkit.datasets.samples", "TrajectoryData"),
@@ -56,6 +60,8 @@ __all__ = [
     "errors",
     "generate",
     "metrics",
+    "repair",
+    "verify",
 ]
 
 

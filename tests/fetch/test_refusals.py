@@ -91,7 +91,11 @@ def test_too_little_free_space_is_told_before_the_first_byte(
     needed = wellkit.download(REPOSITORY, tmp_path, dry_run=True).size()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(needed * 1.005)))
-    fail(tmp_path / "to", StorageError, r"855\.\d kB are to be downloaded and 859\.\d kB are free.*max_files")
+    fail(
+        tmp_path / "to",
+        StorageError,
+        r"855\.\d kB are to be downloaded and 859\.\d kB are free.*wellkit download somebody/small_waves --to",
+    )
     assert not (tmp_path / "to").exists()
     assert hub.fetches() == []
 
@@ -122,8 +126,9 @@ def test_names_that_nobody_knows(hub: LoopbackHub, tmp_path: Path) -> None:
 
 def test_arguments_that_make_no_sense(hub: LoopbackHub, published: Path, tmp_path: Path) -> None:
     fail(tmp_path, ArgumentError, "unknown split 'tests'.*Did you mean test", splits=["tests"])
-    fail(tmp_path, ArgumentError, "not available yet", where="k > 1")
-    fail(tmp_path, ArgumentError, "not available yet", source="mirror")
+    fail(tmp_path, ArgumentError, "'k is 1' is no condition; write for example tcool=0.1", where="k is 1")
+    fail(tmp_path, ArgumentError, "no mirror of small_waves is known", source="mirror")
+    fail(tmp_path, ArgumentError, "source='ftp' is unknown", source="ftp")
     fail(tmp_path, DataNotFoundError, "no revision 'v9'", revision="v9")
     with pytest.raises(ArgumentError, match="jobs=0"):
         wellkit.download(REPOSITORY, tmp_path, jobs=0)
@@ -179,11 +184,11 @@ def test_a_damaged_record_costs_a_check_and_a_newer_one_is_refused(
     hub: LoopbackHub, published: Path, tmp_path: Path
 ) -> None:
     report = wellkit.download(REPOSITORY, tmp_path)
-    record = report.directory / ".wellkit" / "downloads.json"
+    record = report.directory / ".wellkit" / "manifest.json"
     record.write_text("{ not json")
     hub.requests.clear()
     with pytest.warns(WellkitWarning, match="checked again"):
         report = wellkit.download(REPOSITORY, tmp_path)
     assert (report.count("keep"), len(hub.fetches())) == (SHARDS + 1, 0)
-    record.write_text(record.read_text().replace("wellkit/downloads/1", "wellkit/downloads/2"))
+    record.write_text(record.read_text().replace("wellkit/manifest/1", "wellkit/manifest/2"))
     fail(tmp_path, DocumentVersionError, "upgrade wellkit")

@@ -7,6 +7,7 @@ from typing import Any
 
 from wellkit.errors import DataNotFoundError, StatisticsError
 from wellkit.formats.statistics_file import load_statistics
+from wellkit.integrity.guard import check_against_manifest
 from wellkit.normalization import Normalization, RMSNormalization, ZScoreNormalization
 
 NORMALIZATIONS: dict[str, type[Normalization]] = {"zscore": ZScoreNormalization, "rms": RMSNormalization}
@@ -33,6 +34,7 @@ def open_normalization(
     shapes: Mapping[str, tuple[int, ...]],
     min_std: float,
     storage_options: Mapping[str, Any],
+    guarded: bool = True,
 ) -> tuple[str, Any]:
     """(where the statistics are, the normalization made of them).
 
@@ -42,15 +44,21 @@ def open_normalization(
         variable, constant: core field names.
         shapes: component shape of each field.
         min_std: smallest divisor; a class of the caller's own chooses its own.
+        guarded: compare the file with the manifest of the tree it lies in, if there is one; not for a file that the
+            caller has named.
 
     Raises:
-        StatisticsError: there is no file, or it does not fit the fields; names the file.
+        StatisticsError: there is no file, it does not fit the fields, or it is not the one that the manifest tells of;
+            names the file.
     """
     for candidate in candidates:
         try:
-            content = load_statistics(candidate, storage_options=storage_options).to_mapping()
+            statistics = load_statistics(candidate, storage_options=storage_options)
         except DataNotFoundError:
             continue
+        if guarded:
+            check_against_manifest(candidate, statistics)
+        content = statistics.to_mapping()
         try:
             own = isinstance(build, type) and issubclass(build, Normalization)
             normalization = build(content, variable, constant, **({"min_denom": min_std} if own else {}))

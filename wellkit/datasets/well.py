@@ -252,6 +252,7 @@ class WellDataset(Described):
                 shapes={field.name: (self.n_spatial_dims,) * field.order for field in first.fields},
                 min_std=min_std,
                 storage_options=self.storage_options,
+                guarded=not source.given_statistics,
             )
         self._cache_limit = max_cache_size if cache_small else 0
         self._shared = SharedArrays()

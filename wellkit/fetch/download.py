@@ -163,7 +163,7 @@ def download(
     at_hand = {file.path: bytes_at_hand(directory / file.path, file) for file in files}
     notes = (*origin.notes, *_notes(resolved, origin, directory))
     if notes:
-        warnings.warn("; ".join(notes), WellkitWarning, stacklevel=2)
+        warnings.warn("; ".join(notes), WellkitWarning, stacklevel=3)
     report = DownloadReport(
         name=resolved.folder,
         repository=resolved.repository,

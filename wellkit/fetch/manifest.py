@@ -211,11 +211,14 @@ class Record:
             StorageError: the manifest cannot be written.
         """
         with self._lock:
-            if self._new or not manifest_path(self.directory).exists():
+            folder = manifest_path(self.directory).parent
+            if self._new or sorted(path.name for path in folder.glob("*")) != [FILE_NAME]:
                 self._save()
 
     def _save(self) -> None:
         with changing(self.directory):
+            for left in manifest_path(self.directory).parent.glob(f"{FILE_NAME}.*.new"):
+                left.unlink(missing_ok=True)  # of a writer that was killed: the others wait
             try:
                 current = read_manifest(self.directory) or self._empty
             except DocumentError:

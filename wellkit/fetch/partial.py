@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 from wellkit.fetch.disk import Digests, telling, write_atomically
 from wellkit.fetch.plan import RemoteFile
 
-_PARTIAL = re.compile(r".+\.[0-9a-f]{12}\.partial(?:\.json)?")
+_LEFTOVER = re.compile(r"(?P<partial>.+\.[0-9a-f]{12}\.partial)(?:\.json(?:\.\d+-\d+\.new)?|\.xet)?")
 _BLOCK = 1 << 20
 _POLL = 0.2  # seconds
 
@@ -202,7 +203,10 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def remove_leftovers(directory: Path, wanted: Iterable[RemoteFile]) -> int:
-    """Remove what interrupted downloads left in a dataset's folder of anything but `wanted`; returns how many files."""
+    """Remove what interrupted downloads left in a dataset's folder of anything but `wanted`; returns how many files.
+
+    What another process is working on stays.
+    """
     useful = set()
     for file in wanted:
         partial = partial_path(directory / file.path, file)
@@ -210,27 +214,30 @@ def remove_leftovers(directory: Path, wanted: Iterable[RemoteFile]) -> int:
     removed = 0
     for folder in (directory, *(directory / "data").glob("*")):
         for path in folder.glob("*.partial*") if folder.is_dir() else ():
-            if path in useful or not _PARTIAL.fullmatch(path.name):
+            match = _LEFTOVER.fullmatch(path.name)
+            if path in useful or match is None:
                 continue
             with suppress(FileNotFoundError), telling(path, "remove"):
-                removed += _remove_unless_held(path)
+                removed += _remove_unless_held(path, path.with_name(match["partial"]))
     return removed
 
 
-def _remove_unless_held(path: Path) -> bool:
-    partial = path.with_suffix("") if path.suffix == ".json" else path
+def _remove_unless_held(path: Path, partial: Path) -> bool:
     try:
         handle = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        path.unlink()  # a note of nothing
-        return True
+        handle = -1  # what belongs to nothing any more
     try:
-        if not _lock(handle):
+        if handle >= 0 and not _lock(handle):
             return False
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
         return True
     finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -256,12 +257,13 @@ class _Transfer:
 
     def _by_client(self, source: Source) -> None:
         """What can only be had through Xet: huggingface_hub knows how."""
-        import tempfile
-
         self._restart()
-        with tempfile.TemporaryDirectory(dir=self._partial.path.parent, prefix=".wellkit-xet-") as folder:
-            content = source.by_client(self.file, Path(folder))
-            self._partial.replace_by(content)
+        folder = self._partial.path.with_name(f"{self._partial.path.name}.xet")
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._partial.replace_by(source.by_client(self.file, folder))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         self._partial.responses = 1
         self._progress.advanced(self.file, self._partial.received)
 

@@ -95,7 +95,11 @@ def test_a_download_writes_all_of_the_manifest(hub: LoopbackHub, tree: Path, ori
 def test_a_whole_tree_is_right(tree: Path) -> None:
     for deep in (False, True):
         seen: list[tuple[int, int]] = []
-        report = wellkit.verify(tree, deep=deep, progress=lambda done, total, seen=seen: seen.append((done, total)))
+
+        def follow(done: int, total: int, seen: list[tuple[int, int]] = seen) -> None:
+            seen.append((done, total))
+
+        report = wellkit.verify(tree, deep=deep, progress=follow)
         assert report.ok
         assert report.count("right") == 4
         assert report.statistics_sha256 == manifest_of(tree).statistics_sha256

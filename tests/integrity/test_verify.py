@@ -288,6 +288,13 @@ def test_repair_never_destroys_the_only_copy(hub: LoopbackHub, tree: Path) -> No
     assert not wellkit.verify(tree, deep=True).ok
 
 
+def test_repair_offline_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / SHARD).unlink()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+        wellkit.repair(tree)
+
+
 def test_a_folder_in_the_way_is_left_alone(tree: Path) -> None:
     _folder(tree / SHARD)
     with pytest.raises(StorageError, match="is in the way"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,18 +21,22 @@ from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 
 from wellkit.errors import HubError
 from wellkit.fetch.answers import (
+    REDIRECTS,
     Answer,
     ChangedError,
+    Headers,
     NoSuchBytesError,
     RedirectError,
     StatusError,
+    UnreachableError,
 )
 from wellkit.fetch.hub import TIMEOUT, HubSource
 from wellkit.fetch.listing import HubPlace
 from wellkit.fetch.parallel import Job
 from wellkit.fetch.plan import check_paths
 from wellkit.fetch.redirects import Trail
-from wellkit.fetch.sockets import fetch
+from wellkit.fetch.retries import TRANSIENT_STATUS
+from wellkit.fetch.sockets import fetch, head
 from wellkit.fetch.traffic import PAUSES, Traffic
 from wellkit.settings import hub_offline
 
@@ -41,7 +44,6 @@ _MARGIN = 60.0  # seconds before the end of a link that it is renewed, and at mo
 _MARGIN_SHARE = 0.25  # of its life
 _MOST_FILES = 1 << 14
 _REFUSED = frozenset({401, 403, 404, 410})  # how stores answer links that they no longer take
-_NOT_THERE = (ConnectionRefusedError, socket.gaierror)
 Patiently = Callable[[Callable[[], "Link"]], "Link"]
 _DATE = re.compile(r"\d{8}T\d{6}Z")
 
@@ -128,7 +130,7 @@ class HubFile:
                 if link.is_own or was_renewed or error.response.status_code not in _REFUSED:
                     raise
                 moved = None
-            except _NOT_THERE:
+            except (ConnectionRefusedError, UnreachableError):
                 self._forget(link)
                 raise
             if moved is not None:
@@ -182,17 +184,18 @@ class HubFile:
         told: dict[str, str] = {}
         while True:
             headers = source.headers(address)
-            response = get_session().request("HEAD", address, headers=headers, timeout=TIMEOUT, follow_redirects=False)
-            hf_raise_for_status(response)
-            told |= {name: value for name, value in _facts(response).items() if value and name not in told}
-            if not response.has_redirect_location:
-                told.setdefault("size", response.headers.get("Content-Length", ""))
+            status, answered = _head(address, headers)
+            is_redirect = status in REDIRECTS and bool(answered.get("Location", ""))
+            facts = _facts(answered, is_redirect=is_redirect)
+            told |= {name: value for name, value in facts.items() if value and name not in told}
+            if not is_redirect:
+                told.setdefault("size", answered.get("Content-Length", ""))
                 self._note(told)
                 return Link(address, headers, True, float("inf"))
-            address = trail.follow(response.headers["Location"])
+            address = trail.follow(answered.get("Location", ""))
             if not source.is_own(address):
                 self._note(told)
-                return Link(address, source.headers(address), False, _good_until(address, response.headers))
+                return Link(address, source.headers(address), False, _good_until(address, answered))
 
     def _note(self, told: Mapping[str, str]) -> None:
         size = told.get("size", "")
@@ -203,14 +206,27 @@ class HubFile:
         self._etag = self._etag or etag
 
 
-def _facts(response: Any) -> dict[str, str]:
+def _head(address: str, headers: Mapping[str, str]) -> tuple[int, Headers]:
+    """Status and headers. Raises what `hf_raise_for_status` does."""
+    found = head(address, headers)
+    if found is not None:
+        if found[0] in TRANSIENT_STATUS:
+            raise StatusError(*found)
+        if found[0] < 400:
+            return found
+    # huggingface_hub's client knows proxies, and what the Hub's refusals mean.
+    response = get_session().request("HEAD", address, headers=headers, timeout=TIMEOUT, follow_redirects=False)
+    hf_raise_for_status(response)
+    return response.status_code, response.headers
+
+
+def _facts(headers: Headers, *, is_redirect: bool) -> dict[str, str]:
     """What the Hub says of a file, beside where it is."""
-    headers = response.headers
-    etag = headers.get("X-Linked-ETag") or ("" if response.has_redirect_location else headers.get("ETag", ""))
+    etag = headers.get("X-Linked-ETag", "") or ("" if is_redirect else headers.get("ETag", ""))
     return {"size": headers.get("X-Linked-Size", ""), "etag": etag.removeprefix("W/").strip('"')}
 
 
-def _good_until(address: str, headers: Mapping[str, str]) -> float:
+def _good_until(address: str, headers: Headers | Mapping[str, str]) -> float:
     """By `time.monotonic()`, until when a signed address should be used; without an end if it names none.
 
     Times are compared to the server's clock where it tells the time: this machine's may be wrong.

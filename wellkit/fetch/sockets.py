@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -24,8 +24,10 @@ from wellkit.fetch.answers import (
     REDIRECTS,
     Answer,
     BrokenAnswerError,
+    Headers,
     RedirectError,
     StatusError,
+    UnreachableError,
     WrongAnswerError,
     check_headers,
 )
@@ -145,11 +147,14 @@ def _network() -> Iterator[None]:
         ) from error
     except http.client.InvalidURL as error:
         raise WrongAnswerError("the server redirects to what is no address; check HF_ENDPOINT") from error
-    except (OSError, http.client.HTTPException) as error:  # no such host, no route, TLS, no HTTP
+    except socket.gaierror as error:
+        raise UnreachableError(error.strerror) from error
+    except (OSError, http.client.HTTPException) as error:  # no route, TLS, no HTTP
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BrokenAnswerError(" ".join(text.split())[:100]) from error
 
 
+@_network()
 def fetch(
     address: str,
     headers: Mapping[str, str],
@@ -176,40 +181,13 @@ def fetch(
         ConnectionError, TimeoutError: the connection fails, breaks or stalls; `StatusError`, `BrokenAnswerError`.
         WrongAnswerError: what came is not what was asked for, and would not be the next time.
     """
-    with _network():
-        return _fetch(address, headers, start, stop, into, size, job, traffic, check)
-
-
-def _fetch(
-    address: str,
-    headers: Mapping[str, str],
-    start: int,
-    stop: int,
-    into: memoryview,
-    size: int | None,
-    job: Job,
-    traffic: Traffic,
-    check: Callable[[Answer], None],
-) -> Answer:
-    parts = urlsplit(address)
-    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
     asked = {**headers, "Range": f"bytes={start}-{stop - 1}"}
-    while True:
-        connection, is_used = CONNECTIONS.take(parts.scheme, parts.netloc)
-        if not is_used and needs_session(address):
-            return fetch_by_session(
-                address, headers, start, stop, into, longest_stall(), size=size, job=job, traffic=traffic, check=check
-            )
-        traffic.add(requests=1)
-        try:
-            response = _ask(connection, target, asked, job)
-        except BaseException as error:
-            connection.close()
-            if is_used and isinstance(error, ConnectionError | http.client.BadStatusLine):
-                job.check()
-                continue  # the server had closed it meanwhile: says nothing about the next one
-            raise
-        break
+    opened = _open("GET", address, asked, job, traffic)
+    if opened is None:
+        return fetch_by_session(
+            address, headers, start, stop, into, longest_stall(), size=size, job=job, traffic=traffic, check=check
+        )
+    connection, response = opened
     is_whole = False
     try:
         told = response.headers
@@ -227,23 +205,69 @@ def _fetch(
         is_whole = True
         return answer
     finally:
-        response.close()
-        if is_whole and not response.will_close and connection.sock is not None:
-            CONNECTIONS.put(parts.scheme, parts.netloc, connection)
-        else:
+        _let_go(address, connection, response, is_whole=is_whole)
+
+
+@_network()
+def head(address: str, headers: Mapping[str, str]) -> tuple[int, Headers] | None:
+    """Status and headers of what is at an address; None where only huggingface_hub's session can ask.
+
+    Raises:
+        ConnectionError, TimeoutError, WrongAnswerError: as `fetch`.
+    """
+    opened = _open("HEAD", address, headers, None, None)
+    if opened is None:
+        return None
+    connection, response = opened
+    response.read()  # nothing: but then the connection can be used again
+    _let_go(address, connection, response, is_whole=True)
+    return response.status, response.headers
+
+
+def _open(
+    method: str, address: str, headers: Mapping[str, str], job: Job | None, traffic: Traffic | None
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse] | None:
+    """A connection, and the answer whose body is still to be read from it; None where a session has to ask."""
+    parts = urlsplit(address)
+    target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
+    while True:
+        connection, is_used = CONNECTIONS.take(parts.scheme, parts.netloc)
+        if not is_used and needs_session(address):
+            return None
+        if traffic is not None:
+            traffic.add(requests=1)
+        try:
+            return connection, _ask(connection, method, target, headers, job)
+        except BaseException as error:
             connection.close()
+            if is_used and isinstance(error, ConnectionError | http.client.BadStatusLine):
+                if job is not None:
+                    job.check()
+                continue  # the server had closed it meanwhile: says nothing about the next one
+            raise
+
+
+def _let_go(
+    address: str, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, *, is_whole: bool
+) -> None:
+    """Keep the connection for the next request where nothing of this answer is left in it."""
+    response.close()
+    if is_whole and not response.will_close and connection.sock is not None:
+        CONNECTIONS.put(*urlsplit(address)[:2], connection)
+    else:
+        connection.close()
 
 
 def _ask(
-    connection: http.client.HTTPConnection, target: str, headers: dict[str, str], job: Job
+    connection: http.client.HTTPConnection, method: str, target: str, headers: Mapping[str, str], job: Job | None
 ) -> http.client.HTTPResponse:
     if connection.sock is None:
         connection.connect()
     sock: socket.socket | None = connection.sock
     assert sock is not None
     sock.settimeout(longest_stall())
-    with job.interruptible(lambda: _interrupt(sock)):
-        connection.request("GET", target, headers=headers)
+    with nullcontext() if job is None else job.interruptible(lambda: _interrupt(sock)):
+        connection.request(method, target, headers=dict(headers))
         return connection.getresponse()
 
 

@@ -3,7 +3,8 @@
     python benchmarks/compare_models.py --peer-python /path/to/peer/bin/python
 
 The peer lives in an environment of its own: `python -m venv peer && peer/bin/pip install 'the-well[benchmark]==1.2.0'`.
-Exit status 1 if an output differs by more than 1e-5 of the largest.
+Exit status 1 if an output differs by more than 1e-5 of the largest. `--fixtures tests/train/published` writes the tiny
+ones that the tests load instead.
 """
 
 from __future__ import annotations
@@ -63,16 +64,43 @@ def cases() -> dict[str, dict[str, Any]]:
     return found
 
 
+def fixtures() -> dict[str, dict[str, Any]]:
+    """Each model as small as it gets."""
+    fno = ((12, 16), {"modes1": 4, "modes2": 6, "hidden_channels": 4})
+    unet = ((16, 32), {"init_features": 2})
+    transformer = ((32, 48), {"hidden_dim": 48, "num_heads": 4, "processor_blocks": 1})
+    smallest = {"FNO": fno, "TFNO": fno, "UNetClassic": unet, "UNetConvNext": unet, "AViT": transformer}
+    channels = {"dim_in": 5, "dim_out": 2, "n_spatial_dims": 2}
+    return {
+        kind: {
+            "class": kind,
+            "arguments": {**channels, "spatial_resolution": list(size), **own},
+            "size": list(size),
+            "legacy": False,
+        }
+        for kind, (size, own) in smallest.items()
+    }
+
+
+def save(peer: Path, requests: dict[str, dict[str, Any]], folder: Path) -> None:
+    """Have the peer make and save the networks asked for."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as request:
+        json.dump(requests, request)
+        request.flush()
+        subprocess.run([peer, Path(__file__).with_name("peer_models.py"), request.name, folder], check=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", required=True, type=Path)
+    parser.add_argument("--fixtures", type=Path, metavar="FOLDER")
     given = parser.parse_args()
+    if given.fixtures is not None:
+        save(given.peer_python, fixtures(), given.fixtures)
+        return 0
     requests, failed = cases(), 0
     with tempfile.TemporaryDirectory() as folder:
-        request = Path(folder) / "request.json"
-        request.write_text(json.dumps(requests))
-        script = Path(__file__).with_name("peer_models.py")
-        subprocess.run([given.peer_python, script, request, folder], check=True)
+        save(given.peer_python, requests, Path(folder))
         print(f"{'case':24} {'parameters':>12} {'largest difference':>20}")
         for case, asked in requests.items():
             legacy = asked["legacy"] if asked["class"] in ("FNO", "TFNO") else None

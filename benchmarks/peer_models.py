@@ -47,7 +47,7 @@ def stir(model: torch.nn.Module, seed: int) -> None:
                 elif name.endswith(("gamma", "running_mean")) or tensor.ndim < 2:
                     tensor.add_(0.3 * noise)
                 else:
-                    tensor.add_(0.1 * tensor.std() * noise)
+                    tensor.add_(0.1 * (tensor.std() if tensor.numel() > 1 else 1.0) * noise)
 
 
 def main(request_path: str, folder: str) -> None:

@@ -23,7 +23,7 @@ from wellkit.train.models import (
     model_arguments,
 )
 from wellkit.train.models.avit import AxialBlock, attend
-from wellkit.train.models.fno import SpectralConvolutions
+from wellkit.train.models.fno import DenseWeight, SpectralConvolutions, SpectralWeight
 from wellkit.train.models.layers import DropPath
 from wellkit.train.models.tfno import TuckerWeight, tucker_ranks
 from wellkit.train.models.unet_convnext import ChannelNorm
@@ -179,10 +179,27 @@ def test_spectral_convolution_knows_no_resolution() -> None:
     torch.testing.assert_close(layer(wave(8, 8), 0), layer(wave(16, 24), 0)[..., ::2, ::3], rtol=1e-5, atol=1e-6)
 
 
-def test_spectral_convolution_stays_in_float32_under_autocast() -> None:
-    layer = SpectralConvolutions(2, (4, 4), 1)
+@pytest.mark.parametrize("weight", [DenseWeight, TuckerWeight])
+def test_spectral_convolution_stays_in_float32_under_autocast(weight: type[SpectralWeight]) -> None:
+    layer = SpectralConvolutions(2, (4, 4), 1, weight)
+    x = noise(1, 2, 8, 8).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert layer(noise(1, 2, 8, 8).bfloat16(), 0).dtype == torch.float32
+        found = layer(x, 0)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, layer(x.float(), 0))
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_works_under_autocast(name: str) -> None:
+    model = build_model(name, TINY[name], dim_in=2, dim_out=1, spatial_resolution=(32, 32), seed=0)
+    x = noise(2, 2, 32, 32)
+    exact = model(x).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = model(x)
+    assert rounded.dtype == torch.bfloat16
+    assert 0 < float((rounded.detach().float() - exact).abs().max()) < 0.1 * float(exact.abs().max())
+    rounded.float().square().mean().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
 def test_channel_norm_is_layer_normalization_over_channels() -> None:
@@ -298,6 +315,14 @@ def test_the_transformer_knows_one_grid() -> None:
 def test_dimensions_and_resolution_must_agree(name: str) -> None:
     with pytest.raises(ArgumentError, match="has 3 axes"):
         MODELS[name](dim_in=2, dim_out=1, n_spatial_dims=2, spatial_resolution=(16, 16, 16))
+
+
+def test_classic_unet_cannot_train_on_a_single_value() -> None:
+    model = UNetClassic(2, 1, 2, (16, 16), init_features=2)
+    assert model(noise(2, 2, 16, 16)).shape == (2, 1, 16, 16)
+    with pytest.raises(ArgumentError, match="one value per channel"):
+        model(noise(1, 2, 16, 16))
+    assert model.eval()(noise(1, 2, 16, 16)).shape == (1, 1, 16, 16)
 
 
 def test_classic_unet_refuses_grids_it_cannot_halve() -> None:

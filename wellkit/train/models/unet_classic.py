@@ -89,6 +89,11 @@ class UNetClassic(nn.Module):
             x = self._run(f"encoder{level}", x)
             skips.append(x)
             x = self.pool(x)
+        if self.training and x.numel() == x.shape[1]:
+            raise ArgumentError(
+                f"unet_classic: one sample of {2**_LEVELS} points per axis leaves batch normalization one value per "
+                "channel to take a variance of; train with larger batches (also the last), or on a finer grid"
+            )
         x = apply(self.bottleneck, x, recompute=self.recompute)
         for level in range(_LEVELS, 0, -1):
             x = self._run(f"upconv{level}", x)

@@ -43,6 +43,17 @@ def script_of(text: str) -> tuple[list[str], int]:
     return lines, blocks
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that the guides share, so that each kernel is compiled once."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(autouse=True)
+def one_cache(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WELLKIT_CACHE", str(compiled))
+
+
 @pytest.mark.parametrize(
     ("page", "blocks"),
     [("migrating.md", 4), ("add-a-dataset.md", 8), ("streaming.md", 3), ("publish.md", 2), ("loading.md", 3)],

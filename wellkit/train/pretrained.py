@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from wellkit.errors import ArgumentError, ConfigError, DataNotFoundError, DocumentError, TrainingError, WellkitWarning
 from wellkit.fetch.model_files import ModelRepository
 from wellkit.train.checkpoint import PICKLES, WEIGHTS, fit_weights, read_weights, refuse_pickle
+from wellkit.train.data import choose_device
 from wellkit.train.models import build_model
 
 CONFIG = "config.json"
@@ -81,7 +82,7 @@ def from_pretrained(
     *,
     revision: str = "main",
     legacy_skip_blocks: bool | None = None,
-    device: str | torch.device = "cpu",
+    device: str = "cpu",
 ) -> nn.Module:
     """The network of a published checkpoint, ready to predict; see `load_pretrained`."""
     return load_pretrained(location, revision=revision, legacy_skip_blocks=legacy_skip_blocks, device=device).model
@@ -92,7 +93,7 @@ def load_pretrained(
     *,
     revision: str = "main",
     legacy_skip_blocks: bool | None = None,
-    device: str | torch.device = "cpu",
+    device: str = "cpu",
 ) -> Pretrained:
     """A published checkpoint: `load_pretrained("polymathic-ai/UNetConvNext-active_matter")`, or a folder.
 
@@ -104,15 +105,16 @@ def load_pretrained(
             blocks. Before 2025-11-17 the benchmark's did, in training too, so that with their blocks, which are
             still random, they give noise. None: as the date of the weights on the Hub, else the weights themselves
             say; it is announced with a `WellkitWarning` where they are left out.
-        device: where the network is put.
+        device: where the network is put: "cpu", "cuda", "cuda:1", ..., or "auto".
 
     Raises:
         TrainingError: there is no safetensors file but a pickle, which is refused, or the file is damaged.
         DocumentError: config.json is damaged, or the weights are not those of a model that config.json describes.
         ArgumentError: `legacy_skip_blocks` does not apply, or has to be given.
+        ConfigError: there is no such device.
         DataNotFoundError, HubError, IntegrityError: as `ModelRepository.fetch`.
     """
-    folder = Path(location)
+    folder, place = Path(location), choose_device(device)
     refuse_pickle(folder)
     repository = None if folder.is_dir() else _repository(location)
     config, weights, commit = _local(folder) if repository is None else _fetched(repository, revision)
@@ -142,7 +144,7 @@ def load_pretrained(
         raise DocumentError(f"{config}: {error}") from error
     fit_weights(model, state, f"{weights}: weights do not fit {CONFIG}")
     return Pretrained(
-        model=model.to(device).eval(),
+        model=model.to(place).eval(),
         name=name,
         arguments=arguments,
         dim_in=shape["dim_in"],

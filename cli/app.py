@@ -24,6 +24,7 @@ COMMANDS = (
     "stats",
     "index",
     "speed",
+    "card",
     "cache",
     "train",
     "evaluate",

@@ -90,8 +90,8 @@ class WindowTable:
     def trajectories_of(self, indices: np.ndarray) -> np.ndarray:
         """The trajectory, int64, numbered over all files, of each sample; axis (sample)."""
         files = self.files_of(indices)
-        trajectories: np.ndarray = self._first_trajectory[files]
-        return trajectories + (indices - self._offsets[files]) // self._windows[files]
+        found: np.ndarray = self._first_trajectory[files] + (indices - self._offsets[files]) // self._windows[files]
+        return found
 
     def files_of(self, indices: np.ndarray) -> np.ndarray:
         """The file, int64, of each sample; axis (sample)."""

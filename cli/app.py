@@ -26,6 +26,7 @@ COMMANDS = (
     "speed",
     "card",
     "cache",
+    "doctor",
     "train",
     "evaluate",
     "leaderboard",

@@ -31,7 +31,7 @@ def write(to: Path, fields: dict[str, Any] | None = None, **arguments: Any) -> l
 
 def read(to: Path, split: str, **arguments: Any) -> Any:
     defaults: dict[str, Any] = {"framework": "numpy", "full_trajectory_mode": True}
-    return wellkit.WellDataset(path=to, well_split_name=split, **(defaults | arguments))  # type: ignore[arg-type]
+    return wellkit.WellDataset(path=to, well_split_name=split, **(defaults | arguments))
 
 
 def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:

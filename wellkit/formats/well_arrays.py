@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.filesize import decimal
 
 from wellkit.errors import ArgumentError, StorageError, did_you_mean
-from wellkit.fetch.disk import check_space
+from wellkit.fetch.disk import telling
 from wellkit.formats.well_writer import (
     Chunks,
     ShardAxis,
@@ -86,7 +88,8 @@ def write_dataset(
     if present:
         raise StorageError(f"{root} holds shards already ({present[0].relative_to(root)}); choose another folder")
     of_one = arrays.bytes_of_trajectory()
-    check_space(root, of_one * sum(map(len, members.values())))
+    if compression is None:  # how small compressed values become is not known beforehand
+        _check_space(root, of_one * sum(map(len, members.values())))
     at_once = max(1, shard_bytes // of_one)
     written = []
     for split, chosen in members.items():
@@ -203,6 +206,17 @@ class _Arrays:
                 for start in range(0, n_steps, at_once):
                     frames = slice(start, min(start + at_once, n_steps))
                     writer.write_frames(place, start, {field.name: _block(field, (trajectory, frames), trajectory)})
+
+
+def _check_space(root: Path, needed: int) -> None:
+    existing = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    with telling(root):
+        free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise StorageError(
+            f"{root}: {decimal(needed)} are to be written and {decimal(free)} are free; free space, choose another "
+            "folder, or compress them (compression='gzip')"
+        )
 
 
 def _block(field: _Field, selection: tuple[int | slice, ...], trajectory: int | None) -> np.ndarray:

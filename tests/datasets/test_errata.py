@@ -207,6 +207,18 @@ def test_the_damaged_trajectory_of_a_published_dataset_goes(tmp_path: Path) -> N
     assert len(open_it(tree, n_steps_input=1, split="valid")) == 96
 
 
+@pytest.mark.parametrize("folder", ["supernova_explosion_64", "viscoelastic_instability_v2", "elsewhere"])
+def test_a_tree_is_known_by_its_folder_where_its_files_bear_another_name(tmp_path: Path, folder: str) -> None:
+    files = {"supernova_explosion_64": "supernova_explosion"}.get(folder, "viscoelastic_instability")
+    tree = make_tree(tmp_path, name=files, plain=True).rename(tmp_path / folder)
+    for path, split in ((tree, "train"), (tree / "data" / "train", None)):
+        with pytest.warns(WellkitWarning, match="known fault") as caught:
+            open_it(path, split=split, errata="warn")
+        name, _, rest = str(caught[0].message).partition(":")
+        assert name == (folder if folder != "elsewhere" else files)
+        assert ("withdrawn" in rest) is (folder == "elsewhere")  # the corrected release has not been
+
+
 @given(
     start=st.integers(0, 30),
     n_steps=st.integers(1, 8),

@@ -31,6 +31,22 @@ def card_of(name: str) -> SimulationCard | None:
         return None
 
 
+def known_as(given: str | None, root: str, name_in_files: str) -> str:
+    """The name under which the catalog may know a dataset: the one that was asked for, its folder's, or its files'.
+
+    Files of several datasets call themselves otherwise than the dataset is called; the folder's name counts where its
+    card says that its files may bear that name.
+    """
+    if given is not None:
+        return given
+    parts = root.partition("?")[0].rstrip("/").split("/")
+    if parts[-2:-1] == ["data"]:
+        parts = parts[:-2]
+    folder = parts[-1].partition("@")[0] if parts else ""
+    card = card_of(folder) if folder not in ("", name_in_files) else None
+    return folder if card is not None and name_in_files in card.names_in_files else name_in_files
+
+
 def errata_of(name: str, split: str | None) -> list[Erratum]:
     """Errata of a dataset that touch its data in `split` (any, if None): those above `info`, the gravest first."""
     card = card_of(name)

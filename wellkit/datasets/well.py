@@ -20,6 +20,7 @@ from wellkit.datasets.errata import (
     LeftOut,
     card_of,
     errata_of,
+    known_as,
     leave_out,
     split_of,
     tell_remaining,
@@ -255,7 +256,7 @@ class WellDataset(Described):
         self.norm: Any = None
         self.statistics_hash: str | None = None  # SHA-256 of the statistics in use; None without normalization
         published = first.generator is None  # cards speak of published data, not of generated
-        known_name = well_dataset_name or self.metadata.dataset_name
+        known_name = known_as(well_dataset_name, source.root, self.metadata.dataset_name)
         if use_normalization:
             opened = open_normalization(
                 source.present_statistics(),

@@ -10,10 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wellkit.card_inference import infer_card
     from wellkit.datasets.delta import DeltaWellDataset
     from wellkit.datasets.well import WellDataset
     from wellkit.fetch.download import download
     from wellkit.formats.well import BoundaryCondition
+    from wellkit.formats.well_arrays import write_dataset
     from wellkit.normalization import RMSNormalization, ZScoreNormalization
 
 __version__ = "0.1.0"
@@ -35,6 +37,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "DataLoader": ("wellkit.loaders.loader", "DataLoader"),
     "WellDataModule": ("wellkit.loaders.datamodule", "WellDataModule"),
     "generate": ("wellkit.generation.generate", "generate"),
+    "write_dataset": ("wellkit.formats.well_arrays", "write_dataset"),
+    "infer_card": ("wellkit.card_inference", "infer_card"),
     "compute_statistics": ("wellkit.statistics", "compute_statistics"),
 }
 
@@ -55,7 +59,9 @@ __all__ = [
     "download",
     "errors",
     "generate",
+    "infer_card",
     "metrics",
+    "write_dataset",
 ]
 
 

@@ -42,6 +42,7 @@ class LoopbackHub:
         repositories: by id; `add` makes one.
         faults: applied to every answer in turn.
         requests: everything asked, in order of arrival.
+        users: names by token.
         page_size: entries in one page of a listing; smaller pages make the client follow `Link` headers.
         links: signs what the store is asked for; links can be made to end soon, or at once.
         latency: seconds from each request to the first byte of its answer.
@@ -56,6 +57,7 @@ class LoopbackHub:
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.page_size = 1000
+        self.users: dict[str, str] = {}
         self._lock = threading.Lock()
         self._servers = {name: self._server(name) for name in ("hub", "store")}
 
@@ -144,6 +146,9 @@ class LoopbackHub:
     def _hub_answer(self, request: Request, body: bytes) -> Answer:
         if request.path == "/-/traffic":
             return self._traffic()
+        if request.path == "/api/whoami-v2":
+            name = self.users.get(request.headers.get("authorization", "").removeprefix("Bearer "))
+            return _refusal(401, "") if name is None else _json_answer({"type": "user", "name": name})
         if match := _RESOLVE.match(request.path):
             kind = "datasets" if match["kind"] else "models"
             return self._resolve(request, kind, match["repo"], unquote(match["revision"]), match["path"])

@@ -36,6 +36,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "WellDataModule": ("wellkit.loaders.datamodule", "WellDataModule"),
     "generate": ("wellkit.generation.generate", "generate"),
     "compute_statistics": ("wellkit.statistics", "compute_statistics"),
+    "validate": ("wellkit.validation.validate", "validate"),
 }
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "errors",
     "generate",
     "metrics",
+    "validate",
 ]
 
 

@@ -5,7 +5,7 @@ Memory is bounded: a block holds as many frames as fit, or the same part of one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -49,8 +49,19 @@ class FieldWork:
         share = prod(self.field.shape) * np.dtype(self.field.dtype).itemsize
         return share * len(self.trajectories) // (self.layout.n_trajectories if self.field.sample_varying else 1)
 
-    def scan(self, *, budget: int = FRAME_BUDGET, compiled: bool | None = None) -> list[FrameSeries]:
+    def scan(
+        self,
+        *,
+        budget: int = FRAME_BUDGET,
+        compiled: bool | None = None,
+        observe: Callable[[Block], None] | None = None,
+    ) -> list[FrameSeries]:
         """Read it all once; what was found of each trajectory.
+
+        Args:
+            budget: bytes of a block, where chunks make it larger than it has to be.
+            compiled: see `load_kernels`.
+            observe: called with every block, which it may not keep.
 
         Raises:
             DataNotFoundError, ShardError: the shard is gone or damaged; names the file.
@@ -60,6 +71,8 @@ class FieldWork:
         scans = [FrameScan(self.n_frames, n_values, components, compiled=compiled) for _ in self.trajectories]
         for piece in read_blocks(self, budget=budget):
             scans[piece.trajectory - self.trajectories.start].add(piece.first, piece.block, piece.start)
+            if observe is not None:
+                observe(piece)
         return [scan.series for scan in scans]
 
 

@@ -1,0 +1,116 @@
+"""Where shards are looked at: threads of this machine, or the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from wellkit.errors import ArgumentError, WellkitError
+from wellkit.frameworks import require
+from wellkit.index.safely import Indexer
+from wellkit.validation.shard import ShardCheck, ShardJob, ShardResult, check_shard
+
+Progress = Callable[[int], None]
+"""Called with bytes of shards that are done with, since the last call."""
+
+
+def run_here(jobs: Sequence[ShardJob], threads: int, progress: Progress) -> Iterator[ShardResult]:
+    """Look at shards on threads; in order. Headers are parsed a few shards ahead, in one child process a thread."""
+    indexers: queue.SimpleQueue[Indexer] = queue.SimpleQueue()
+    made = [Indexer(jobs[0].options.timeout if jobs else 1.0) for _ in range(threads)]
+    for indexer in made:
+        indexers.put(indexer)
+
+    def start(job: ShardJob) -> ShardCheck:
+        indexer = indexers.get()
+        try:
+            return ShardCheck(job, _Shared(indexer, indexers))  # type: ignore[arg-type]
+        finally:
+            indexers.put(indexer)
+
+    with ThreadPoolExecutor(threads) as parsers, ThreadPoolExecutor(threads) as readers:
+        starting: deque[Future[ShardCheck]] = deque()
+        running: deque[tuple[ShardCheck, list[Future[Any]]]] = deque()
+        left = iter(jobs)
+        try:
+            while True:
+                while len(starting) < 2 * threads and (job := next(left, None)) is not None:
+                    starting.append(parsers.submit(start, job))
+                if starting and len(running) <= threads:
+                    check = starting.popleft().result()
+                    running.append((check, [readers.submit(check.look, work) for work in check.work]))
+                elif running:
+                    yield _finish(*running.popleft(), progress)
+                else:
+                    return
+        finally:
+            parsers.shutdown(wait=False, cancel_futures=True)
+            readers.shutdown(cancel_futures=True)
+            for indexer in made:
+                indexer.close()
+
+
+class _Shared:
+    """An indexer that many threads may ask: it takes whichever child is free."""
+
+    def __init__(self, own: Indexer, idle: queue.SimpleQueue[Indexer]) -> None:
+        self._own, self._idle = own, idle
+
+    def index(self, path: str) -> Any:
+        """See `Indexer.index`: while a shard is started, which holds its child."""
+        return self._own.index(path)
+
+    def read(self, where: str, name: str, selection: Sequence[int | slice]) -> Any:
+        """See `Indexer.read`."""
+        indexer = self._idle.get()
+        try:
+            return indexer.read(where, name, selection)
+        finally:
+            self._idle.put(indexer)
+
+
+def _finish(check: ShardCheck, futures: Sequence[Future[Any]], progress: Progress) -> ShardResult:
+    total = sum(work.nbytes for work in check.work)
+    told = 0.0
+    try:
+        for work, future in zip(check.work, futures, strict=True):
+            check.take(work, future.result())
+            share = check.result.nbytes * work.nbytes / max(1, total)
+            told += share
+            progress(int(told) - int(told - share))
+    except WellkitError as error:
+        for future in futures:
+            future.cancel()
+        return check.finish(error)
+    finally:
+        progress(check.result.nbytes - int(told))
+    return check.finish()
+
+
+def run_on_cluster(jobs: Sequence[ShardJob], address: str, progress: Progress) -> Iterator[ShardResult]:
+    """Look at shards on the workers of a Dask cluster, which must see the same files; in the order of `jobs`.
+
+    Raises:
+        MissingDependencyError: dask.distributed is not installed.
+        ArgumentError: there is no scheduler at the address.
+    """
+    distributed = require("distributed", extra="dask", purpose="--scheduler")
+    try:
+        client = distributed.Client(address, timeout="10s", set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArgumentError(
+            f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler`, and workers with "
+            "`dask worker ADDRESS`"
+        ) from error
+    with client:
+        futures = client.map(check_shard, list(jobs), pure=False, retries=2)
+        numbers = {future.key: number for number, future in enumerate(futures)}
+        results: dict[int, ShardResult] = {}
+        for future, result in distributed.as_completed(futures, with_results=True):
+            results[numbers[future.key]] = result
+            progress(result.nbytes)
+        yield from (results[number] for number in range(len(jobs)))

@@ -11,7 +11,7 @@ from typing import Any
 from wellkit.errors import ArgumentError, WellkitError
 from wellkit.frameworks import require
 from wellkit.index.safely import Indexer
-from wellkit.validation.shard import ShardCheck, ShardJob, ShardResult, check_shard
+from wellkit.validation.shard import ShardCheck, ShardJob, ShardResult, check_shard, new_indexer
 
 Progress = Callable[[int], None]
 """Called with bytes of shards that are done with, since the last call."""
@@ -20,7 +20,7 @@ Progress = Callable[[int], None]
 def run_here(jobs: Sequence[ShardJob], threads: int, progress: Progress) -> Iterator[ShardResult]:
     """Look at shards on threads; in order. Headers are parsed a few shards ahead, in one child process a thread."""
     indexers: queue.SimpleQueue[Indexer] = queue.SimpleQueue()
-    made = [Indexer(jobs[0].options.timeout if jobs else 1.0) for _ in range(threads)]
+    made = [new_indexer(jobs[0].options) for _ in range(threads if jobs else 0)]
     for indexer in made:
         indexers.put(indexer)
 

@@ -24,6 +24,7 @@ from wellkit.validation import against_card, headers
 from wellkit.validation.codes import Where, finding
 from wellkit.validation.series import Judgement, judge, runs
 
+_INLINE = 4 << 10  # bytes
 _ASYMMETRY = 1e-4  # of the largest value of a frame
 
 
@@ -239,9 +240,14 @@ class ShardCheck:
                 yield finding(code, told, self._place, trajectory=where, field=part.name)
 
 
+def new_indexer(options: Options) -> Indexer:
+    """What parses headers. Only what is small for certain is inlined: the index of the rest tells what was written."""
+    return Indexer(options.timeout, _INLINE)
+
+
 def check_shard(job: ShardJob) -> ShardResult:
     """One shard from beginning to end, in this thread. What runs on the workers of a cluster."""
-    with Indexer(job.options.timeout) as indexer:
+    with new_indexer(job.options) as indexer:
         check = ShardCheck(job, indexer)
         try:
             for work in check.work:

@@ -43,7 +43,7 @@ CODES: dict[str, Code] = {
     ),
     "parameter-mismatch": Code("error", "a parameter's attribute and the scalar of its name differ", _AGAIN),
     "bad-scalar": Code("error", "a parameter or scalar is not a finite number", _AGAIN),
-    "libhdf5-only": Code(
+    "opaque-storage": Code(
         "info", "only libhdf5 can read an array, which is slower", "repack it contiguous, or with gzip and shuffle"
     ),
     "bad-axis": Code("error", "coordinates are not finite, or neither grow nor shrink throughout", _AGAIN),

@@ -53,7 +53,7 @@ def _check_array(name: str, array: ArrayIndex, split: str, shard: str) -> Iterat
         told = f"{int((array.offsets == MISSING).sum())} of {array.n_chunks} chunks were never written"
         yield finding("unwritten", told, place)
     elif array.layout == "fallback" and is_field:
-        yield finding("libhdf5-only", f"its place cannot be told: {array.reason}", place)
+        yield finding("opaque-storage", f"its place cannot be told: {array.reason}", place)
 
 
 def check_values(reader: ShardReader, layout: WellLayout, split: str, shard: str) -> Iterator[Finding]:

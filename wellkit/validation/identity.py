@@ -9,7 +9,6 @@ import numpy as np
 
 from wellkit.schemas.validation import Finding
 from wellkit.validation.codes import Where, finding
-from wellkit.validation.series import runs
 from wellkit.validation.shard import ShardResult
 
 _NEARLY_ALL = 0.9  # of the frames of a trajectory: then it is the same trajectory, cut or repaired
@@ -51,9 +50,9 @@ def find_duplicates(results: Sequence[ShardResult]) -> Iterator[Finding]:
                     members.append(_Member(result.split, result.name, number))
                 by_field.setdefault(name, []).append((numbers[key], one.hashes, one.quiet))
     twins: dict[tuple[int, int], _Twins] = {}
-    telling: dict[str, dict[int, int]] = {}  # by field and trajectory, frames that tell it from others
+    telling: dict[str, dict[int, np.ndarray]] = {}  # by field and trajectory, frames that tell it from others
     for name, entries in by_field.items():
-        telling[name] = {number: int((~quiet).sum()) for number, _, quiet in entries}
+        telling[name] = {number: np.flatnonzero(~quiet) for number, _, quiet in entries}
         for first, second, pairs in _shared(entries):
             twins.setdefault((first, second), _Twins(first, second)).frames[name] = pairs
     for pair in sorted(twins):
@@ -81,39 +80,39 @@ def _shared(entries: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> Iterator[t
         yield int(first[group[0]]), int(second[group[0]]), pairs[group]
 
 
-def _describe(twins: _Twins, members: Sequence[_Member], telling: dict[str, dict[int, int]]) -> Iterator[Finding]:
+def _is_start(pairs: np.ndarray, telling: np.ndarray) -> bool:
+    """Whether what two trajectories share is how both begin: less than half of it."""
+    own = pairs[:, 1]
+    return bool((pairs[:, 0] == own).all() and 2 * len(own) <= len(telling) + 1 and (own == telling[: len(own)]).all())
+
+
+def _describe(
+    twins: _Twins, members: Sequence[_Member], telling: dict[str, dict[int, np.ndarray]]
+) -> Iterator[Finding]:
     here, there = members[twins.second], members[twins.first]
-    names = [name for name, counts in telling.items() if counts.get(twins.second)]
+    own = {name: frames[twins.second] for name, frames in telling.items() if len(frames.get(twins.second, ()))}
     crosses = here.split != there.split
     place: Where = {"split": here.split, "shard": here.shard, "trajectory": here.trajectory}
     other = f"{there.place} of {there.split}" if crosses else there.place
-    shares = {name: len(pairs) / max(1, telling[name][twins.second]) for name, pairs in twins.frames.items()}
-    same = [name for name in names if shares.get(name, 0.0) >= _NEARLY_ALL]
-    if set(names) <= set(same):
+    same = {name for name, pairs in twins.frames.items() if len(pairs) >= _NEARLY_ALL * len(own[name])}
+    starts = {name for name, pairs in twins.frames.items() if _is_start(pairs, own[name])}
+    if set(own) <= same:
         code = "leakage" if crosses else "duplicated-trajectory"
         yield finding(code, f"is the same, bit by bit, as {other}", place)
-        return
-    if all(pairs.tolist() == [[0, 0]] for pairs in twins.frames.values()):
-        return  # one initial state for several settings
-    if set(names) <= set(twins.frames):
-        pairs = next(iter(twins.frames.values()))
-        flags = np.zeros(int(pairs[:, 1].max()) + 1, bool)
-        flags[pairs[:, 1]] = True
-        found = runs(flags)
-        starts = len(found) == 1 and found[0][0] == 0 and bool((pairs[:, 0] == pairs[:, 1]).all())
-        if starts:
-            yield finding(
-                "shared-start", f"begins as {other}: {found[0][1]} frames are the same", place, frames=found[0]
-            )
-            return
-        told = f"{int(flags.sum())} frames are the same, bit by bit, as frames of {other}"
-        frames = (found[0][0], found[-1][1])
-        yield finding("leakage" if crosses else "duplicated-frames", told, place, frames=frames)
-        return
-    for name in twins.frames:
-        pairs = twins.frames[name]
-        if pairs.tolist() == [[0, 0]]:
-            continue
-        told = f"{len(pairs)} frames are the same, bit by bit, as those of {other}; other fields differ"
-        frames = (int(pairs[:, 1].min()), int(pairs[:, 1].max()) + 1)
-        yield finding("shared-field", told, place, frames=frames, field=name)
+    elif set(twins.frames) <= starts:
+        last = max(int(pairs[-1, 1]) for pairs in twins.frames.values())
+        if any(len(pairs) > 1 for pairs in twins.frames.values()):  # one initial state is no reason to say anything
+            yield finding("shared-start", f"begins as {other}, up to frame {last}", place, frames=(0, last + 1))
+    elif set(own) <= set(twins.frames):
+        frames = np.unique(np.concatenate([pairs[:, 1] for pairs in twins.frames.values()]))
+        plural = "frame is" if len(frames) == 1 else "frames are"
+        told = f"{len(frames)} {plural} the same, bit by bit, as frames of {other}"
+        run = (int(frames[0]), int(frames[-1]) + 1)
+        yield finding("leakage" if crosses else "duplicated-frames", told, place, frames=run)
+    else:
+        for name in sorted(set(twins.frames) - starts):
+            pairs = twins.frames[name]
+            plural = "frame is" if len(pairs) == 1 else "frames are"
+            told = f"{len(pairs)} {plural} the same, bit by bit, as those of {other}; other fields differ"
+            run = (int(pairs[:, 1].min()), int(pairs[:, 1].max()) + 1)
+            yield finding("shared-field", told, place, frames=run, field=name)

@@ -6,10 +6,14 @@ import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from wellkit.errors import ArgumentError, WellkitError
 from wellkit.frameworks import require
+from wellkit.index.model import ShardIndex
 from wellkit.index.safely import Indexer
 from wellkit.validation.shard import ShardCheck, ShardJob, ShardResult, check_shard, new_indexer
 
@@ -25,11 +29,9 @@ def run_here(jobs: Sequence[ShardJob], threads: int, progress: Progress) -> Iter
         indexers.put(indexer)
 
     def start(job: ShardJob) -> ShardCheck:
-        indexer = indexers.get()
-        try:
-            return ShardCheck(job, _Shared(indexer, indexers))  # type: ignore[arg-type]
-        finally:
-            indexers.put(indexer)
+        shared = _Shared(indexers)
+        with shared.held():
+            return ShardCheck(job, shared)
 
     with ThreadPoolExecutor(threads) as parsers, ThreadPoolExecutor(threads) as readers:
         starting: deque[Future[ShardCheck]] = deque()
@@ -47,27 +49,47 @@ def run_here(jobs: Sequence[ShardJob], threads: int, progress: Progress) -> Iter
                 else:
                     return
         finally:
-            parsers.shutdown(wait=False, cancel_futures=True)
+            parsers.shutdown(cancel_futures=True)  # children are closed when nobody asks them any more
             readers.shutdown(cancel_futures=True)
             for indexer in made:
                 indexer.close()
 
 
 class _Shared:
-    """An indexer that many threads may ask: it takes whichever child is free."""
+    """An indexer that many threads may ask: each takes whichever child is free."""
 
-    def __init__(self, own: Indexer, idle: queue.SimpleQueue[Indexer]) -> None:
-        self._own, self._idle = own, idle
+    def __init__(self, idle: queue.SimpleQueue[Indexer]) -> None:
+        self._idle = idle
+        self._held: Indexer | None = None
 
-    def index(self, path: str) -> Any:
-        """See `Indexer.index`: while a shard is started, which holds its child."""
-        return self._own.index(path)
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep one child for a while, in which only one thread asks."""
+        self._held = self._idle.get()
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            self._idle.put(held)
 
-    def read(self, where: str, name: str, selection: Sequence[int | slice]) -> Any:
+    def index(self, path: str) -> ShardIndex:
+        """See `Indexer.index`."""
+        with self._one() as indexer:
+            return indexer.index(path)
+
+    def read(self, where: str, name: str, selection: Sequence[int | slice]) -> np.ndarray:
         """See `Indexer.read`."""
+        with self._one() as indexer:
+            return indexer.read(where, name, selection)
+
+    @contextmanager
+    def _one(self) -> Iterator[Indexer]:
+        if self._held is not None:
+            yield self._held
+            return
         indexer = self._idle.get()
         try:
-            return indexer.read(where, name, selection)
+            yield indexer
         finally:
             self._idle.put(indexer)
 

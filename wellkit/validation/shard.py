@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -101,10 +102,22 @@ class ShardResult:
         self.findings.append(found)
 
 
+class Parser(Protocol):
+    """What parses shards elsewhere than in this process: `Indexer`, or one that several threads share."""
+
+    def index(self, path: str) -> ShardIndex:
+        """See `Indexer.index`."""
+        ...
+
+    def read(self, where: str, name: str, selection: Sequence[int | slice]) -> np.ndarray:
+        """See `Indexer.read`."""
+        ...
+
+
 class SafeReader(IndexedReader):
     """As `IndexedReader`, with a child process where only libhdf5 can read: this one never opens the file with it."""
 
-    def __init__(self, location: str, index: ShardIndex, indexer: Indexer) -> None:
+    def __init__(self, location: str, index: ShardIndex, indexer: Parser) -> None:
         super().__init__(location, index)
         self._indexer = indexer
 
@@ -120,10 +133,10 @@ class ShardCheck:
     """One shard that is being looked at.
 
     Args:
-        indexer: parses it, and reads what only libhdf5 can; for one thread at a time.
+        indexer: parses it, and reads what only libhdf5 can.
     """
 
-    def __init__(self, job: ShardJob, indexer: Indexer) -> None:
+    def __init__(self, job: ShardJob, indexer: Parser) -> None:
         self.job = job
         self.result = ShardResult(job.split, job.name)
         self._place: Where = {"split": job.split, "shard": job.name}
@@ -143,7 +156,7 @@ class ShardCheck:
         self.result.add(finding(code, told, self._place))
         self.work = []
 
-    def _open(self, indexer: Indexer) -> None:
+    def _open(self, indexer: Parser) -> None:
         job, result = self.job, self.result
         if job.is_local:
             if os.path.isfile(job.location):

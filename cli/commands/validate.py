@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "blue"}
 _MIB = 1 << 20
+_ROWS = 12  # findings of one code that the table lists
 
 
 @app.command(epilog="Example: wellkit validate data/turbulent_radiative_layer_2D --html report.html")
@@ -82,12 +84,17 @@ def _print_report(report: ValidationReport) -> None:
     columns = [("severity", "left"), ("code", "left"), ("where", "left"), ("what", "left")]
     table = make_table(escape(f"{report.location} ({report.dataset or 'unknown dataset'})"), columns)
     advice: dict[str, str] = {}
+    rows, left = Counter[str](), Counter[str](report.unlisted)
     for found in report.findings:
+        rows[found.code] += 1
+        if rows[found.code] > _ROWS:
+            left[found.code] += 1
+            continue
         style = _STYLES[found.severity]
         table.add_row(f"[{style}]{found.severity}[/]", found.code, escape(found.place), escape(found.message))
         advice.setdefault(found.code, found.advice)
-    for code, count in report.unlisted.items():
-        table.add_row("", code, "", f"and {count} more of this kind")
+    for code, count in left.items():
+        table.add_row("", code, "", f"and {count} more of this kind; --format json and --html list them")
     if report.findings:
         print_table(table)
     for code, told in advice.items():

@@ -142,7 +142,6 @@ class FrameScan:
         self._components = components
         self._before: np.ndarray | None = None
         self._shift = np.zeros(components)
-        self._delta_shift = np.zeros(components)
         shape = (n_frames, components)
         self.series = FrameSeries(
             n_values,
@@ -165,7 +164,6 @@ class FrameScan:
         if first == 0:
             self._before = None
             self._shift = self._sample(block[0])
-            self._delta_shift = np.zeros(self._components)
         frames = slice(first, first + len(block))
         moments = np.zeros((len(block), self._components, N_MOMENTS))
         moments[..., LOWEST], moments[..., HIGHEST] = np.inf, -np.inf
@@ -174,7 +172,7 @@ class FrameScan:
         has_before = self._before is not None
         kernels.scan(
             block, self._before if self._before is not None else block[0], has_before, start, self._components,
-            self._shift, self._delta_shift, _keys(), series.hashes[frames], series.counts[frames], moments,
+            self._shift, _keys(), series.hashes[frames], series.counts[frames], moments,
         )  # fmt: skip
         self._before = block[-1]
         np.minimum(series.lowest[frames], moments[..., LOWEST], out=series.lowest[frames])
@@ -182,9 +180,8 @@ class FrameScan:
         found = _moments(moments, COUNT, SUM, SQUARES, self._shift)
         self._shift = _last_mean(found, self._shift)
         _merge_into(series.states, frames, found)
-        found = _moments(moments, DELTA_COUNT, DELTA_SUM, DELTA_SQUARES, self._delta_shift)
-        self._delta_shift = _last_mean(found, self._delta_shift)
-        _merge_into(series.deltas, frames, found)
+        unshifted = np.zeros(self._components)
+        _merge_into(series.deltas, frames, _moments(moments, DELTA_COUNT, DELTA_SUM, DELTA_SQUARES, unshifted))
 
     def _sample(self, frame: np.ndarray) -> np.ndarray:
         points = frame.reshape(-1, self._components)[:_SAMPLE].astype(np.float64)

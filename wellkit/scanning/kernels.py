@@ -50,13 +50,13 @@ def _add(x, shift, sums, squares):
 
 
 @_part
-def _add_differences(x, before, shift, sums, squares):
+def _add_differences(x, before, sums, squares):
     lanes = sums.size
     for first in range(0, x.size, lanes):
         row = x[first : first + lanes]
         old = before[first : first + lanes]
         for lane in range(lanes):
-            value = np.float64(row[lane]) - np.float64(old[lane]) - shift[lane]
+            value = np.float64(row[lane]) - np.float64(old[lane])
             sums[lane] += value
             squares[lane] += value * value
 
@@ -89,14 +89,14 @@ def _add_present(x, shift, counts, sums, squares, low, high):
 
 
 @_part
-def _add_present_differences(x, before, shift, counts, sums, squares):
+def _add_present_differences(x, before, counts, sums, squares):
     lanes = sums.size
     for first in range(0, x.size, lanes):
         row = x[first : first + lanes]
         old = before[first : first + lanes]
         for lane in range(min(lanes, row.size)):
             if np.isfinite(row[lane]) and np.isfinite(old[lane]):
-                value = np.float64(row[lane]) - np.float64(old[lane]) - shift[lane]
+                value = np.float64(row[lane]) - np.float64(old[lane])
                 counts[lane] += 1
                 sums[lane] += value
                 squares[lane] += value * value
@@ -144,7 +144,7 @@ def _sum_of_products(words, keys):
     for number in range(words.size):
         word = words[number]
         # The upper half comes first: it is what differs between round numbers.
-        turned = (word << np.uint32(16)) | (word >> np.uint32(16))
+        turned = np.uint32((word << np.uint32(16)) | (word >> np.uint32(16)))
         total += np.uint64(turned) * keys[number]
     return total
 
@@ -169,14 +169,13 @@ def _fold(lanes, components, out, column):
         out[lane % components, column] += lanes[lane]
 
 
-def _scan(block, before, has_before, start, components, shift, delta_shift, keys, hashes, counts, moments):
+def _scan(block, before, has_before, start, components, shift, keys, hashes, counts, moments):
     lanes = components * max(1, 64 // components)
     size = block.shape[1]
     page = _PAGE // lanes * lanes
-    shifts, delta_shifts = np.empty(lanes), np.empty(lanes)
+    shifts = np.empty(lanes)
     for lane in range(lanes):
         shifts[lane] = shift[lane % components]
-        delta_shifts[lane] = delta_shift[lane % components]
     work = np.empty((6, lanes))
     low, high = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
     old = before
@@ -217,11 +216,11 @@ def _scan(block, before, has_before, start, components, shift, delta_shift, keys
             if knows_old:
                 y = old[first:whole]
                 if odd + old_odd == 0:
-                    _add_differences(x, y, delta_shifts, work[4], work[5])
+                    _add_differences(x, y, work[4], work[5])
                     work[3] += x.size // lanes
                 else:
-                    _add_present_differences(x, y, delta_shifts, work[3], work[4], work[5])
-                _add_present_differences(tail, old[whole:last], delta_shifts, work[3], work[4], work[5])
+                    _add_present_differences(x, y, work[3], work[4], work[5])
+                _add_present_differences(tail, old[whole:last], work[3], work[4], work[5])
         hashes[frame] += total
         out = moments[frame]
         _fold(work[0], components, out, COUNT)

@@ -31,7 +31,6 @@ def scan(
     start: int,
     components: int,
     shift: np.ndarray,
-    delta_shift: np.ndarray,
     keys: np.ndarray,
     hashes: np.ndarray,
     counts: np.ndarray,
@@ -43,7 +42,7 @@ def scan(
         block: axes (frame, value); the components of a point lie side by side, and parts begin with a whole point.
         before: axis (value): the same part of the frame before; of no matter where there is none.
         start: values of each frame that lie before this part of it.
-        shift, delta_shift: float64, axis (component): taken off states and differences before they are summed.
+        shift: float64, axis (component): taken off values before they are summed; differences are summed as they are.
         keys: as `columns.hash_keys` makes them.
         hashes: uint64, axis (frame): grows.
         counts: int64, axes (frame, column): grow; see `columns`.
@@ -52,7 +51,7 @@ def scan(
     old = before
     for frame, values in enumerate(block):
         words, per_value = _words(values)
-        hashes[frame] += np.uint64(_hash(words, start * per_value, keys))
+        hashes[frame] = int(hashes[frame]) + _hash(words, start * per_value, keys) & _MASK
         x = values.reshape(-1, components).astype(np.float64)
         finite = np.isfinite(x)
         counts[frame, NAN] += int(np.isnan(x).sum())
@@ -71,7 +70,6 @@ def scan(
             counts[frame, NEW_NAN] += int((np.isnan(x) & ~np.isnan(y)).sum())
             both = finite & np.isfinite(y)
             difference = np.where(both, x, 0.0) - np.where(both, y, 0.0)
-            difference = np.where(both, difference - delta_shift, 0.0)
             out[:, DELTA_COUNT] += both.sum(axis=0)
             out[:, DELTA_SUM] += difference.sum(axis=0)
             out[:, DELTA_SQUARES] += (difference * difference).sum(axis=0)

@@ -128,18 +128,24 @@ class Where(TypedDict, total=False):
     field: str | None
 
 
+def printable(text: str) -> str:
+    """On one line, and of characters that can be written: damaged names, and file names, may hold any bytes."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
+
+
 def finding(code: str, message: str, place: Where | None = None, **more: Unpack[Where]) -> Finding:
     """A finding of a known code, at a place about which more may be known."""
     known = CODES[code]
     where = (place or {}) | more
+    shard, name = where.get("shard"), where.get("field")
     return Finding(
         code=code,
         severity=known.severity,
-        message=message,
+        message=printable(message),
         advice=known.advice,
         split=where.get("split") or None,
-        shard=where.get("shard"),
+        shard=None if shard is None else printable(shard),
         trajectory=where.get("trajectory"),
         frames=where.get("frames"),
-        field=where.get("field"),
+        field=None if name is None else printable(name),
     )

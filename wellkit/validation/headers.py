@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wellkit.errors import WellkitError
+from wellkit.errors import FormatError, WellkitError
 from wellkit.formats.well import AxisLayout, WellLayout
 from wellkit.index.model import MISSING, ArrayIndex, ShardIndex
 from wellkit.readers.protocol import ShardReader
@@ -54,6 +54,19 @@ def _check_array(name: str, array: ArrayIndex, split: str, shard: str) -> Iterat
         yield finding("unwritten", told, place)
     elif array.layout == "fallback" and is_field:
         yield finding("opaque-storage", f"its place cannot be told: {array.reason}", place)
+
+
+def check_text(layout: WellLayout) -> None:
+    """Raise FormatError where a name is not text: reports could not be written."""
+    names = [layout.dataset_name, layout.grid_type]
+    names += [part.name for part in layout.fields]
+    names += [part.name for part in (*layout.scalars, *layout.axes)]
+    names += [part.name for part in layout.boundaries]
+    for name in names:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise FormatError(f"{layout.location}: the name {name!a} is not text") from error
 
 
 def check_values(reader: ShardReader, layout: WellLayout, split: str, shard: str) -> Iterator[Finding]:

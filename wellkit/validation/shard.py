@@ -165,10 +165,11 @@ class ShardCheck:
             result.nbytes = index.size
             result.findings += headers.check_arrays(index, job.split, job.name)
             self._reader = SafeReader(job.location, index, indexer)
-            result.layout = layout = parse_layout(self._reader)
+            layout = parse_layout(self._reader)
         else:
             (self._reader,), (layout,) = open_shards([job.location], None)
-            result.layout = layout
+        headers.check_text(layout)
+        result.layout = layout
         reader = self._reader
         split, name, card = job.split, job.name, job.card
         result.findings += headers.check_values(reader, layout, split, name)

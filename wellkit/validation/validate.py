@@ -21,7 +21,7 @@ from wellkit.schemas.validation import Finding, SplitSummary, ValidationReport
 from wellkit.statistics import FieldTotals
 from wellkit.validation import tree
 from wellkit.validation.against_card import applies
-from wellkit.validation.codes import finding
+from wellkit.validation.codes import finding, printable
 from wellkit.validation.discovery import Place, find_card, find_place, find_strays
 from wellkit.validation.identity import find_duplicates
 from wellkit.validation.running import run_here, run_on_cluster
@@ -230,9 +230,9 @@ def _report(
     reference = computed.get(_TRAIN) or computed.get("")
     return ValidationReport(
         schema_=ValidationReport.schema_name(),
-        location=place.root,
+        location=printable(place.root),
         dataset=first.dataset_name if first is not None else None,
-        card=source,
+        card=None if source is None else printable(source),
         verdict="fail" if counts["error"] else "pass",
         counts=counts,
         findings=tuple(listed),

@@ -177,7 +177,7 @@ class FrameScan:
         self._before = block[-1]
         np.minimum(series.lowest[frames], moments[..., LOWEST], out=series.lowest[frames])
         np.maximum(series.highest[frames], moments[..., HIGHEST], out=series.highest[frames])
-        found = _moments(moments, COUNT, SUM, SQUARES, self._shift)
+        found = _state_moments(moments, self._shift)
         self._shift = _last_mean(found, self._shift)
         _merge_into(series.states, frames, found)
         unshifted = np.zeros(self._components)
@@ -196,6 +196,13 @@ def _moments(columns: np.ndarray, count: int, total: int, squares: int, shift: n
     off = columns[..., total] / np.maximum(counts, 1)
     deviations = np.maximum(columns[..., squares] - off * columns[..., total], 0.0)
     return Moments(counts, np.where(counts > 0, shift + off, 0.0), deviations)
+
+
+def _state_moments(columns: np.ndarray, shift: np.ndarray) -> Moments:
+    """Those of values; exact where there is one value only, which sums would leave a rest of."""
+    found = _moments(columns, COUNT, SUM, SQUARES, shift)
+    flat = columns[..., LOWEST] == columns[..., HIGHEST]
+    return Moments(found.count, np.where(flat, columns[..., LOWEST], found.mean), np.where(flat, 0.0, found.squares))
 
 
 def _last_mean(found: Moments, known: np.ndarray) -> np.ndarray:

@@ -60,11 +60,10 @@ def test_a_pass_agrees_with_whole_arrays(components: int, points: int, compiled:
         d = np.diff(x, axis=0)
     x, d = np.where(np.isfinite(x), x, np.nan), np.where(np.isfinite(d), d, np.nan)
     np.testing.assert_allclose(series.states.mean, np.nanmean(x, axis=1), rtol=1e-10, atol=1e-9)
-    # a spread is known to 1e-8 of how far a frame's mean is from that of the frame before
-    np.testing.assert_allclose(series.states.std, np.nanstd(x, axis=1), rtol=1e-10, atol=3e-8 * 1e4)
+    np.testing.assert_allclose(series.states.std, np.nanstd(x, axis=1), rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal(series.states.count, np.isfinite(x).sum(axis=1))
     np.testing.assert_allclose(series.deltas.mean[1:], np.nanmean(d, axis=1), rtol=1e-10, atol=1e-9)
-    np.testing.assert_allclose(series.deltas.std[1:], np.nanstd(d, axis=1), rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(series.deltas.std[1:], np.nanstd(d, axis=1), rtol=1e-10, atol=1e-9)
     np.testing.assert_array_equal(series.deltas.count[1:], np.isfinite(d).sum(axis=1))
     assert not series.deltas.count[0].any()
     np.testing.assert_array_equal(series.lowest, np.nanmin(x, axis=1))

@@ -27,8 +27,6 @@ from wellkit.scanning.columns import (
     hash_keys,
 )
 
-_SAMPLE = 4096  # points whose mean is close enough to that of a frame
-
 
 @dataclass
 class Moments:
@@ -141,7 +139,6 @@ class FrameScan:
         self._plain = load_kernels(compiled=False)
         self._components = components
         self._before: np.ndarray | None = None
-        self._shift = np.zeros(components)
         shape = (n_frames, components)
         self.series = FrameSeries(
             n_values,
@@ -163,32 +160,23 @@ class FrameScan:
         """
         if first == 0:
             self._before = None
-            self._shift = self._sample(block[0])
         frames = slice(first, first + len(block))
         moments = np.zeros((len(block), self._components, N_MOMENTS))
         moments[..., LOWEST], moments[..., HIGHEST] = np.inf, -np.inf
+        shifts = np.zeros((len(block), 2, self._components))
         series = self.series
         kernels = self._kernels if block.dtype == np.float32 else self._plain
         has_before = self._before is not None
         kernels.scan(
             block, self._before if self._before is not None else block[0], has_before, start, self._components,
-            self._shift, _keys(), series.hashes[frames], series.counts[frames], moments,
+            _keys(), shifts, series.hashes[frames], series.counts[frames], moments,
         )  # fmt: skip
         self._before = block[-1]
         np.minimum(series.lowest[frames], moments[..., LOWEST], out=series.lowest[frames])
         np.maximum(series.highest[frames], moments[..., HIGHEST], out=series.highest[frames])
-        found = _state_moments(moments, self._shift)
-        self._shift = _last_mean(found, self._shift)
-        _merge_into(series.states, frames, found)
-        unshifted = np.zeros(self._components)
-        _merge_into(series.deltas, frames, _moments(moments, DELTA_COUNT, DELTA_SUM, DELTA_SQUARES, unshifted))
-
-    def _sample(self, frame: np.ndarray) -> np.ndarray:
-        points = frame.reshape(-1, self._components)[:_SAMPLE].astype(np.float64)
-        finite = np.isfinite(points)
-        total: np.ndarray = np.sum(points, axis=0, where=finite)
-        mean: np.ndarray = total / np.maximum(finite.sum(axis=0), 1)
-        return mean
+        _merge_into(series.states, frames, _state_moments(moments, shifts[:, 0]))
+        changes = _moments(moments, DELTA_COUNT, DELTA_SUM, DELTA_SQUARES, shifts[:, 1])
+        _merge_into(series.deltas, frames, changes)
 
 
 def _moments(columns: np.ndarray, count: int, total: int, squares: int, shift: np.ndarray) -> Moments:
@@ -203,11 +191,6 @@ def _state_moments(columns: np.ndarray, shift: np.ndarray) -> Moments:
     found = _moments(columns, COUNT, SUM, SQUARES, shift)
     flat = columns[..., LOWEST] == columns[..., HIGHEST]
     return Moments(found.count, np.where(flat, columns[..., LOWEST], found.mean), np.where(flat, 0.0, found.squares))
-
-
-def _last_mean(found: Moments, known: np.ndarray) -> np.ndarray:
-    chosen: np.ndarray = np.where(found.count[-1] > 0, found.mean[-1], known)
-    return chosen
 
 
 def _merge_into(whole: Moments, frames: slice, found: Moments) -> None:

@@ -50,13 +50,13 @@ def _add(x, shift, sums, squares):
 
 
 @_part
-def _add_differences(x, before, sums, squares):
+def _add_differences(x, before, shift, sums, squares):
     lanes = sums.size
     for first in range(0, x.size, lanes):
         row = x[first : first + lanes]
         old = before[first : first + lanes]
         for lane in range(lanes):
-            value = np.float64(row[lane]) - np.float64(old[lane])
+            value = np.float64(row[lane]) - np.float64(old[lane]) - shift[lane]
             sums[lane] += value
             squares[lane] += value * value
 
@@ -89,14 +89,14 @@ def _add_present(x, shift, counts, sums, squares, low, high):
 
 
 @_part
-def _add_present_differences(x, before, counts, sums, squares):
+def _add_present_differences(x, before, shift, counts, sums, squares):
     lanes = sums.size
     for first in range(0, x.size, lanes):
         row = x[first : first + lanes]
         old = before[first : first + lanes]
         for lane in range(min(lanes, row.size)):
             if np.isfinite(row[lane]) and np.isfinite(old[lane]):
-                value = np.float64(row[lane]) - np.float64(old[lane])
+                value = np.float64(row[lane]) - np.float64(old[lane]) - shift[lane]
                 counts[lane] += 1
                 sums[lane] += value
                 squares[lane] += value * value
@@ -164,18 +164,33 @@ def _hash(words, start, keys):
 
 
 @_part
+def _choose_shifts(values, before, knows_before, shifts):
+    """For each component the first value, and the first difference, that is finite: sums are taken around these."""
+    components = shifts.shape[1]
+    for component in range(components):
+        for at in range(component, values.size, components):
+            if np.isfinite(values[at]):
+                shifts[0, component] = np.float64(values[at])
+                break
+        if knows_before:
+            for at in range(component, values.size, components):
+                difference = np.float64(values[at]) - np.float64(before[at])
+                if np.isfinite(difference):
+                    shifts[1, component] = difference
+                    break
+
+
+@_part
 def _fold(lanes, components, out, column):
     for lane in range(lanes.size):
         out[lane % components, column] += lanes[lane]
 
 
-def _scan(block, before, has_before, start, components, shift, keys, hashes, counts, moments):
+def _scan(block, before, has_before, start, components, keys, shifts, hashes, counts, moments):
     lanes = components * max(1, 64 // components)
     size = block.shape[1]
     page = _PAGE // lanes * lanes
-    shifts = np.empty(lanes)
-    for lane in range(lanes):
-        shifts[lane] = shift[lane % components]
+    shift, delta_shift = np.empty(lanes), np.empty(lanes)
     work = np.empty((6, lanes))
     low, high = np.empty(lanes, np.float32), np.empty(lanes, np.float32)
     old = before
@@ -183,6 +198,10 @@ def _scan(block, before, has_before, start, components, shift, keys, hashes, cou
         values = block[frame]
         bits, old_bits = values.view(np.uint32), old.view(np.uint32)
         knows_old = has_before or frame > 0
+        _choose_shifts(values, old, knows_old, shifts[frame])
+        for lane in range(lanes):
+            shift[lane] = shifts[frame, 0, lane % components]
+            delta_shift[lane] = shifts[frame, 1, lane % components]
         work[:] = 0.0
         low[:] = np.inf
         high[:] = -np.inf
@@ -203,7 +222,7 @@ def _scan(block, before, has_before, start, components, shift, keys, hashes, cou
             whole = first + (last - first) // lanes * lanes  # up to here, every lane has a value
             x, tail = values[first:whole], values[whole:last]
             if odd == 0:
-                _add(x, shifts, work[1], work[2])
+                _add(x, shift, work[1], work[2])
                 _widen(x, low, high)
                 work[0] += x.size // lanes
             else:
@@ -211,16 +230,16 @@ def _scan(block, before, has_before, start, components, shift, keys, hashes, cou
                 counts[frame, NAN] += nan
                 counts[frame, INFINITE] += infinite
                 counts[frame, NEW_NAN] += new if knows_old else 0
-                _add_present(x, shifts, work[0], work[1], work[2], low, high)
-            _add_present(tail, shifts, work[0], work[1], work[2], low, high)
+                _add_present(x, shift, work[0], work[1], work[2], low, high)
+            _add_present(tail, shift, work[0], work[1], work[2], low, high)
             if knows_old:
                 y = old[first:whole]
                 if odd + old_odd == 0:
-                    _add_differences(x, y, work[4], work[5])
+                    _add_differences(x, y, delta_shift, work[4], work[5])
                     work[3] += x.size // lanes
                 else:
-                    _add_present_differences(x, y, work[3], work[4], work[5])
-                _add_present_differences(tail, old[whole:last], work[3], work[4], work[5])
+                    _add_present_differences(x, y, delta_shift, work[3], work[4], work[5])
+                _add_present_differences(tail, old[whole:last], delta_shift, work[3], work[4], work[5])
         hashes[frame] += total
         out = moments[frame]
         _fold(work[0], components, out, COUNT)

@@ -30,8 +30,8 @@ def scan(
     has_before: bool,
     start: int,
     components: int,
-    shift: np.ndarray,
     keys: np.ndarray,
+    shifts: np.ndarray,
     hashes: np.ndarray,
     counts: np.ndarray,
     moments: np.ndarray,
@@ -42,8 +42,9 @@ def scan(
         block: axes (frame, value); the components of a point lie side by side, and parts begin with a whole point.
         before: axis (value): the same part of the frame before; of no matter where there is none.
         start: values of each frame that lie before this part of it.
-        shift: float64, axis (component): taken off values before they are summed; differences are summed as they are.
         keys: as `columns.hash_keys` makes them.
+        shifts: float64, axes (frame, 2, component), zeros: what is taken off values and differences before they are
+            summed goes there.
         hashes: uint64, axis (frame): grows.
         counts: int64, axes (frame, column): grow; see `columns`.
         moments: float64, axes (frame, component, column): grow, or widen.
@@ -58,7 +59,8 @@ def scan(
         counts[frame, INFINITE] += int(np.isinf(x).sum())
         counts[frame, ZERO] += int((x == 0).sum())
         out = moments[frame]
-        present = np.where(finite, x - shift, 0.0)
+        shifts[frame, 0] = _first(x, finite)
+        present = np.where(finite, np.where(finite, x, 0.0) - shifts[frame, 0], 0.0)
         out[:, COUNT] += finite.sum(axis=0)
         out[:, SUM] += present.sum(axis=0)
         out[:, SQUARES] += (present * present).sum(axis=0)
@@ -70,10 +72,19 @@ def scan(
             counts[frame, NEW_NAN] += int((np.isnan(x) & ~np.isnan(y)).sum())
             both = finite & np.isfinite(y)
             difference = np.where(both, x, 0.0) - np.where(both, y, 0.0)
+            shifts[frame, 1] = _first(difference, both)
+            difference = np.where(both, difference - shifts[frame, 1], 0.0)
             out[:, DELTA_COUNT] += both.sum(axis=0)
             out[:, DELTA_SUM] += difference.sum(axis=0)
             out[:, DELTA_SQUARES] += (difference * difference).sum(axis=0)
         old = values
+
+
+def _first(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """The first present value of each column, 0 where there is none."""
+    at = np.argmax(present, axis=0)
+    columns = np.arange(values.shape[1])
+    return np.where(present[at, columns], values[at, columns], 0.0)
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

@@ -15,7 +15,10 @@ from wellkit.errors import ArgumentError, WellkitError
 from wellkit.frameworks import require
 from wellkit.index.model import ShardIndex
 from wellkit.index.safely import Indexer
+from wellkit.validation.codes import finding
 from wellkit.validation.shard import ShardCheck, ShardJob, ShardResult, check_shard, new_indexer
+
+_PATIENCE = 10.0  # seconds that a scheduler may take to answer
 
 Progress = Callable[[int], None]
 """Called with bytes of shards that are done with, since the last call."""
@@ -120,8 +123,9 @@ def run_on_cluster(jobs: Sequence[ShardJob], address: str, progress: Progress) -
         ArgumentError: there is no scheduler at the address.
     """
     distributed = require("distributed", extra="dask", purpose="--scheduler")
+    patience = min(_PATIENCE, jobs[0].options.timeout) if jobs else _PATIENCE
     try:
-        client = distributed.Client(address, timeout="10s", set_as_default=False)
+        client = distributed.Client(address, timeout=patience, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ArgumentError(
@@ -129,10 +133,21 @@ def run_on_cluster(jobs: Sequence[ShardJob], address: str, progress: Progress) -
             "`dask worker ADDRESS`"
         ) from error
     with client:
-        futures = client.map(check_shard, list(jobs), pure=False, retries=2)
+        futures = client.map(check_shard, list(jobs), pure=False)
         numbers = {future.key: number for number, future in enumerate(futures)}
         results: dict[int, ShardResult] = {}
-        for future, result in distributed.as_completed(futures, with_results=True):
-            results[numbers[future.key]] = result
-            progress(result.nbytes)
+        for future in distributed.as_completed(futures, loop=client.loop):
+            number = numbers[future.key]
+            results[number] = _collect(future, jobs[number], distributed.scheduler.KilledWorker)
+            progress(results[number].nbytes)
         yield from (results[number] for number in range(len(jobs)))
+
+
+def _collect(future: Any, job: ShardJob, killed: type[Exception]) -> ShardResult:
+    try:
+        result: ShardResult = future.result()
+    except killed as error:
+        result = ShardResult(job.split, job.name)
+        told = f"the workers that looked at it died ({' '.join(str(error).split())})"
+        result.add(finding("unreadable", told, split=job.split, shard=job.name))
+    return result

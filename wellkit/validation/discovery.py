@@ -14,7 +14,7 @@ from wellkit.errors import DataNotFoundError, UnknownDatasetError
 from wellkit.schemas.card import SimulationCard
 from wellkit.schemas.validation import Finding
 from wellkit.settings import data_dir
-from wellkit.storage import list_files, list_folders, locate
+from wellkit.storage import list_files, list_folders, locate, without_secrets
 from wellkit.validation.codes import finding
 
 # What tools leave in folders of data, and what documents them: no reason for a finding.
@@ -39,7 +39,10 @@ class Place:
 
     def relative(self, location: str) -> str:
         """A shard's path below the root."""
-        return location.removeprefix(self.root).lstrip("/") if location.startswith(self.root) else location
+        for root in (self.root, locate(self.root).address):  # listings write addresses their own way
+            if location.startswith(root):
+                return without_secrets(location.removeprefix(root).lstrip("/"))
+        return without_secrets(location)
 
 
 def find_place(location: str | os.PathLike[str]) -> Place:

@@ -40,7 +40,14 @@ def script_of(text: str) -> tuple[list[str], int]:
 
 @pytest.mark.parametrize(
     ("page", "blocks"),
-    [("migrating.md", 4), ("add-a-dataset.md", 8), ("streaming.md", 3), ("publish.md", 2), ("loading.md", 3)],
+    [
+        ("migrating.md", 4),
+        ("add-a-dataset.md", 8),
+        ("streaming.md", 3),
+        ("publish.md", 2),
+        ("loading.md", 3),
+        ("validate.md", 4),
+    ],
 )
 def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: int) -> None:
     lines, count = script_of((DOCS / page).read_text(encoding="utf-8"))
@@ -49,3 +56,12 @@ def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     result = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+
+
+def test_every_code_of_validation_is_explained() -> None:
+    from wellkit.validation.codes import CODES
+
+    told = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", (DOCS / "validate.md").read_text(), re.MULTILINE))
+    assert told == {
+        code: f"{known.severity} | {known.meaning.replace('|', chr(92) + '|')}" for code, known in CODES.items()
+    }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.validation import data_faults, header_faults
 from tests.validation.faults import FAULTS, Fault
 from tests.validation.trees import make_tree
 from wellkit.validation.codes import CODES
@@ -55,3 +56,5 @@ def test_the_catalogue_covers_every_code() -> None:
     }
     assert planted == set(CODES) - information
     assert len(planted) >= 25
+    assert {fault.plant.__module__ for fault in FAULTS} == {data_faults.__name__, header_faults.__name__}
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 75

@@ -109,3 +109,11 @@ def test_remote_trees(tree: Path) -> None:
         assert sum(split.shards for split in report.splits.values()) == 4
     finally:
         memory.rm("/validated", recursive=True)
+
+
+def test_a_tree_in_a_folder_that_is_called_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tree(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    report = validate("data/waves")
+    assert report.findings == ()
+    assert sum(split.shards for split in report.splits.values()) == 4

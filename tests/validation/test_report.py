@@ -129,7 +129,7 @@ def test_pictures_show_nan_in_magenta(spoilt: Path) -> None:
         shown = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture.source.partition(",")[2])), format="png")
         return int((shown[..., :3] == [1.0, 0.0, 1.0]).all(axis=-1).sum())
 
-    assert magenta(wrong) == 10 * 10  # one of 16 points along a side of 160
+    assert magenta(wrong) == 15 * 15  # one of 16 points along a side of 240
     assert magenta(before) == magenta(after) == 0
 
 

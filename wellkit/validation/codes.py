@@ -104,7 +104,9 @@ CODES: dict[str, Code] = {
         "error", "stats.yaml cannot be used, or does not fit the fields", "wellkit stats PATH --write --overwrite"
     ),
     "statistics-differ": Code(
-        "error", "stats.yaml is not that of the training split", "wellkit stats PATH --write --overwrite"
+        "error",
+        "stats.yaml is not that of the training split",
+        "where the data are right: wellkit stats PATH --write --overwrite",
     ),
     "impossible-statistics": Code(
         "error",

@@ -63,8 +63,8 @@ def find_place(location: str | os.PathLike[str]) -> Place:
     elif given.partition("?")[0].endswith((*SHARD_SUFFIXES, *SHARD_FOLDER_SUFFIXES)):
         root, split = _split_of(_above(given, 1))
         return Place(root, _name(root), {split: [given]}, join(root, STATISTICS_FILE))
-    root, split = _split_of(given)
-    if split or not locate(given).join("data").exists():
+    if not locate(given).join("data").exists():
+        root, split = _split_of(given)
         found = {split: _shards(given)}
         if not found[split]:
             raise DataNotFoundError(
@@ -93,7 +93,7 @@ def _above(path: str, levels: int) -> str:
 def _split_of(folder: str) -> tuple[str, str]:
     """(the dataset's folder, the split) of a folder of shards; the folder itself and "" where it is a bare one."""
     above, _, last = folder.rpartition("/")
-    return (_above(folder, 2), last) if last and above.rpartition("/")[2] == "data" else (folder, "")
+    return (_above(folder, 2), last) if last in SPLITS and above.rpartition("/")[2] == "data" else (folder, "")
 
 
 def _name(root: str) -> str:

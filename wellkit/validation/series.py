@@ -66,7 +66,8 @@ def judge(series: FrameSeries, *, nan_allowed: bool) -> Judgement:
     odd = uniform | same | (series.counts[:, [NAN, INFINITE]].any(axis=1) & (not nan_allowed))
     found += _outliers(series, odd)
     found += _zeroed(series, uniform)
-    found += _jumps(series, odd)
+    told = {frame for one in found for frame in range(*one.frames)}
+    found += [jump for jump in _jumps(series, odd) if jump.frames[0] not in told]  # what is odd is a jump, too
     return Judgement(found, False, uniform | same)
 
 
@@ -249,14 +250,16 @@ def _jumps(series: FrameSeries, odd: np.ndarray) -> Iterator[Oddity]:
         here = change[frame]
         around = np.maximum(change[frame - 1], change[frame + 1])
         if ((here > _FAR * around) & (here > floor)).any():
-            yield Oddity("discontinuity", (frame, frame + 1), _jump(here, around, "the step to this frame"))
+            yield Oddity("discontinuity", (frame, frame + 1), _jump(here, around, "the step to it changes"))
         elif frame + 2 < n:
             around = np.maximum(change[frame - 1], change[frame + 2])
             lower = np.minimum(here, change[frame + 1])
             if ((lower > _FAR * around) & (lower > floor)).any():
-                yield Oddity("discontinuity", (frame, frame + 1), _jump(lower, around, "the steps to and from it"))
+                yield Oddity(
+                    "discontinuity", (frame, frame + 1), _jump(lower, around, "the steps to and from it change")
+                )
 
 
 def _jump(here: np.ndarray, around: np.ndarray, what: str) -> str:
     component = int(np.argmax(here / np.maximum(around, np.finfo(np.float32).tiny)))
-    return f"{what} changes values by {here[component]:.3g} (rms), those around it by {around[component]:.3g}"
+    return f"{what} values by {here[component]:.3g} (rms), those around it by {around[component]:.3g}"

@@ -17,7 +17,7 @@ from wellkit.schemas.validation import Finding
 from wellkit.validation.shard import SafeReader
 
 SHOWN = 60  # findings with a picture; each takes some 20 kB
-_SIDE = 160  # pixels of the longer side of a frame, at most
+_SIDE = 240  # pixels of the longer side of a frame, about
 _LARGEST = 256 << 20  # bytes of a frame that is read for a picture
 
 
@@ -124,7 +124,7 @@ def _png(values: np.ndarray, limits: tuple[float, float]) -> str:
     colours = colormaps["viridis"](np.where(np.isfinite(scaled), scaled, 0.0), bytes=True)
     colours[~np.isfinite(values)] = (255, 0, 255, 255)  # what is not a number is magenta
     if values.ndim == 2:
-        repeat = max(1, _SIDE // max(values.shape))
+        repeat = max(1, round(_SIDE / max(values.shape)))
         colours = np.repeat(np.repeat(colours, repeat, axis=0), repeat, axis=1)
     file = io.BytesIO()
     imsave(file, np.ascontiguousarray(colours), format="png")

@@ -53,7 +53,8 @@ def check_names(results: Sequence[ShardResult]) -> Iterator[Finding]:
     shared = {name: found for name, found in splits.items() if len(set(found)) > 1}
     if shared:
         name, found = next(iter(shared.items()))
-        told = f"{len(shared)} file names are in more than one split, for example {name} in {', '.join(found)}"
+        which = "a file name is" if len(shared) == 1 else f"{len(shared)} file names are"
+        told = f"{which} in more than one split: {name} in {', '.join(found)}"
         yield finding("shared-file-names", told)
 
 

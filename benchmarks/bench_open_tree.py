@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from wellkit import WellDataset
 from wellkit.formats.well import WellLayout, parse_layout
 from wellkit.formats.well_writer import ShardAxis, ShardField, ShardScalar, WellShard, write_well_shard
 from wellkit.index.file import index_path, open_tree_index
@@ -129,8 +130,14 @@ def main() -> None:
         written = time.perf_counter() - start
         h5py_layouts = through_h5py(folder)
         same = [layout for _, layout in through_index(folder)] == h5py_layouts
+
+        def opened() -> WellDataset:
+            return WellDataset(path=folder, well_split_name="train", framework="numpy")
+
+        opened()  # what is imported when it is needed is imported now
         rows = [
-            ("written index: open, find, check sizes, layouts", median_of(lambda: through_index(folder), 11)),
+            ("written index: WellDataset(...)", median_of(opened, 11)),
+            ("of that: open, find, check sizes, layouts", median_of(lambda: through_index(folder), 11)),
             ("of that: open the index file", median_of(lambda: open_tree_index(folder), 11)),
             ("h5py: layout from each header", median_of(lambda: through_h5py(folder), 3)),
             ("index each in this process", median_of(lambda: index_in_process(folder), 3)),

@@ -29,6 +29,9 @@ _API = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tre
 _RESOLVE = re.compile(r"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
 _RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)$")
 
+# Never one twice in a process: clients remember for each Hub, by its address, where the files of a commit are.
+_PORTS: set[int] = set()
+
 
 class LoopbackHub:
     """The two servers. Use as a context manager; `url` is what `HF_ENDPOINT` has to be.
@@ -123,6 +126,10 @@ class LoopbackHub:
 
         Handler.server_name = name
         server = _Server(("127.0.0.1", 0), Handler)
+        while server.server_address[1] in _PORTS:
+            server.server_close()
+            server = _Server(("127.0.0.1", 0), Handler)
+        _PORTS.add(server.server_address[1])
         if self.is_encrypted:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(CERTIFICATE)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 
 class SharedArrays:
-    """Read-only arrays by what they are made of, as long as somebody holds them. Pickled empty."""
+    """Read-only arrays by what they are made of, as long as somebody holds them. Pickled with whoever holds them."""
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[bytes, np.ndarray] = WeakValueDictionary()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+    def __getstate__(self) -> dict[bytes, np.ndarray]:
+        return dict(self._known)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
+    def __setstate__(self, state: dict[bytes, np.ndarray]) -> None:
+        self._known = WeakValueDictionary(state)
+        for array in state.values():
+            array.flags.writeable = False  # pickles do not keep this
 
     def same(self, kind: str, parts: Sequence[np.ndarray], make: Callable[[], np.ndarray]) -> np.ndarray:
         """What `make` makes of `parts`; the array that equal parts gave before, if there is one.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +26,7 @@ from wellkit.fetch.answers import (
     NoSuchBytesError,
     RedirectError,
     StatusError,
+    UnreachableError,
 )
 from wellkit.fetch.hub import TIMEOUT, HubSource
 from wellkit.fetch.listing import HubPlace
@@ -41,7 +41,6 @@ _MARGIN = 60.0  # seconds before the end of a link that it is renewed, and at mo
 _MARGIN_SHARE = 0.25  # of its life
 _MOST_FILES = 1 << 14
 _REFUSED = frozenset({401, 403, 404, 410})  # how stores answer links that they no longer take
-_NOT_THERE = (ConnectionRefusedError, socket.gaierror)
 Patiently = Callable[[Callable[[], "Link"]], "Link"]
 _DATE = re.compile(r"\d{8}T\d{6}Z")
 
@@ -128,7 +127,7 @@ class HubFile:
                 if link.is_own or was_renewed or error.response.status_code not in _REFUSED:
                     raise
                 moved = None
-            except _NOT_THERE:
+            except (ConnectionRefusedError, UnreachableError):
                 self._forget(link)
                 raise
             if moved is not None:

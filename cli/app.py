@@ -20,6 +20,7 @@ COMMANDS = (
     "search",
     "info",
     "download",
+    "validate",
     "generate",
     "stats",
     "index",

@@ -40,6 +40,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "write_dataset": ("wellkit.formats.well_arrays", "write_dataset"),
     "infer_card": ("wellkit.card_inference", "infer_card"),
     "compute_statistics": ("wellkit.statistics", "compute_statistics"),
+    "validate": ("wellkit.validation.validate", "validate"),
 }
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "generate",
     "infer_card",
     "metrics",
+    "validate",
     "write_dataset",
 ]
 

@@ -10,9 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wellkit.card_inference import infer_card
     from wellkit.datasets.delta import DeltaWellDataset
     from wellkit.datasets.well import WellDataset
     from wellkit.formats.well import BoundaryCondition
+    from wellkit.formats.well_arrays import write_dataset
     from wellkit.integrity.download import download
     from wellkit.integrity.repair import repair
     from wellkit.integrity.verify import verify
@@ -39,7 +41,10 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "DataLoader": ("wellkit.loaders.loader", "DataLoader"),
     "WellDataModule": ("wellkit.loaders.datamodule", "WellDataModule"),
     "generate": ("wellkit.generation.generate", "generate"),
+    "write_dataset": ("wellkit.formats.well_arrays", "write_dataset"),
+    "infer_card": ("wellkit.card_inference", "infer_card"),
     "compute_statistics": ("wellkit.statistics", "compute_statistics"),
+    "validate": ("wellkit.validation.validate", "validate"),
 }
 
 __all__ = [
@@ -59,9 +64,12 @@ __all__ = [
     "download",
     "errors",
     "generate",
+    "infer_card",
     "metrics",
     "repair",
+    "validate",
     "verify",
+    "write_dataset",
 ]
 
 

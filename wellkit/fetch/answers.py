@@ -27,7 +27,7 @@ class BrokenAnswerError(ConnectionError):
 
 
 class UnreachableError(ConnectionError):
-    """There is no such host."""
+    """There is no such host, or it takes no connections."""
 
 
 class WrongAnswerError(Exception):

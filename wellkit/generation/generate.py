@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.filesize import decimal
 
 from wellkit import __version__
-from wellkit.catalog.files import CARD_NAME, is_generated
+from wellkit.catalog.files import CARD_NAME, card_text, is_generated
 from wellkit.errors import ArgumentError, StorageError
-from wellkit.formats.well_writer import WellShardWriter, create_well_shard, storage_error
+from wellkit.formats.hdf5_stream import storage_error
+from wellkit.formats.well_writer import WellShardWriter, create_well_shard
 from wellkit.generation import plan, registry
 from wellkit.generation.generator import ParameterValue, Run, SimulationGenerator
 from wellkit.generation.staging import staged_folder
@@ -224,7 +224,7 @@ def _write_shards(
 
 
 def _write_card(generator: SimulationGenerator, run: Run, splits: Mapping[str, Split], path: Path) -> None:
-    text = yaml.safe_dump(generator.card(run, splits).to_mapping(), sort_keys=False, allow_unicode=True, width=110)
+    text = card_text(generator.card(run, splits))
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -11,8 +11,8 @@ from wellkit.schemas.statistics import Statistics
 from wellkit.storage import locate
 
 
-def check_against_manifest(location: str, statistics: Statistics) -> None:
-    """Compare statistics with what the manifest beside their file says of them, if there is one and it is local.
+def check_against_manifest(location: str, statistics: Statistics) -> bool:
+    """Compare statistics with what the manifest beside their file says of them; False where it says nothing.
 
     Args:
         location: of the file.
@@ -23,11 +23,11 @@ def check_against_manifest(location: str, statistics: Statistics) -> None:
         DocumentError: the manifest is damaged, or of a newer wellkit.
     """
     if "://" in location and not locate(location).is_local:
-        return  # what is read from the Hub is read at one commit, and a mirror vouches for itself
+        return False  # what is read from the Hub is read at one commit, and a mirror vouches for itself
     directory = Path(locate(location).path).parent
     manifest = read_manifest(directory)
     if manifest is None or manifest.statistics_sha256 is None:
-        return
+        return False
     found = statistics_hash(statistics)
     if found != manifest.statistics_sha256:
         origin = manifest.repository or manifest.source
@@ -38,3 +38,4 @@ def check_against_manifest(location: str, statistics: Statistics) -> None:
             f"`wellkit stats {directory} --write --overwrite` computes and records new ones, and normalization_path= "
             "takes any file as it is"
         )
+    return True

@@ -93,6 +93,7 @@ class Run:
             file,
             target,
             progress=self._progress,
+            absent=action.kind in {ActionKind.fetch, ActionKind.resume},
             stopped=self._stop.is_set,
             sleep=lambda seconds: self._pause(action, seconds),
         )

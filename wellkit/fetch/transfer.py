@@ -78,6 +78,7 @@ def fetch(
     target: Path,
     *,
     progress: Progress,
+    absent: bool = False,
     stopped: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], None] | None = None,
 ) -> tuple[Digests, str]:
@@ -85,6 +86,15 @@ def fetch(
 
     A source that fails gives way to the next. What has arrived when all fail for want of a connection, or the disk is
     full, is kept for another try; content that is wrong is not.
+
+    Args:
+        sources: asked in this order.
+        file: what is wanted.
+        target: its final name.
+        progress: is told of every byte.
+        absent: nothing was at `target` when it was decided to fetch; what is there now, another process has brought.
+        stopped: whether to give up.
+        sleep: waits so many seconds; may raise to give up.
 
     Returns:
         The hashes of the content, and how it came if that was in an unusual way.
@@ -98,7 +108,7 @@ def fetch(
     with hold(target, file, wait=sleep or time.sleep) as (partial, contested):
         progress.started(file)
         try:
-            if contested and (found := _already_there(target, file, stopped)) is not None:
+            if (contested or absent) and (found := _already_there(target, file, stopped)) is not None:
                 partial.restart()
                 progress.advanced(file, file.size)
                 return found, "another process brought it"

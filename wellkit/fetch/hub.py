@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -76,6 +76,47 @@ def _promise(headers: Any, what: str) -> tuple[FileHash, int]:
     if kind is None or not size.isdecimal():
         raise HubError(f"{what}: the Hub tells no usable size and hash; check HF_ENDPOINT")
     return FileHash(kind, etag), int(size)
+
+
+@contextmanager
+def telling(place: str, repository: str, revision: str, *, kind: str) -> Iterator[None]:
+    """Turn the client's errors into ours.
+
+    Args:
+        place: what is asked for, and where, for messages.
+        repository: OWNER/NAME.
+        revision: what was asked for.
+        kind: "dataset" or "model".
+    """
+    try:
+        yield
+    except WellkitError:
+        raise
+    except OfflineModeIsEnabled as error:
+        raise HubError(f"{place}: HF_HUB_OFFLINE is set; unset it to download") from error
+    except GatedRepoError as error:
+        raise HubError(
+            f"{place}: access is granted on request only; ask for it on its page, then log in with "
+            "`hf auth login` or set HF_TOKEN"
+        ) from error
+    except RepositoryNotFoundError as error:
+        hint = "" if get_token() else "; if it is private, log in with `hf auth login` or set HF_TOKEN"
+        raise DataNotFoundError(f"{place}: the Hub knows no such {kind} repository{hint}") from error
+    except RevisionNotFoundError as error:
+        raise DataNotFoundError(
+            f"{place}: has no revision {revision!r}; give a branch, a tag or a commit (default: main)"
+        ) from error
+    except HFValidationError as error:
+        raise ArgumentError(f"{repository!r} is no repository name; write OWNER/NAME") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # huggingface_hub reading what is no JSON
+        raise HubError(
+            f"{place}: the answer is not the Hub's; check HF_ENDPOINT, and that no proxy or login page is between"
+        ) from error
+    except Exception as error:
+        told = explain(error, place)
+        if told is None:
+            raise
+        raise told from error
 
 
 class HubSource:
@@ -287,35 +328,5 @@ class HubSource:
             raise HubError(f"{what}: {len(content)} bytes came that are not what the Hub promised; try again later")
         return SmallFile(*promised, content)
 
-    @contextmanager
-    def _telling(self, revision: str) -> Iterator[None]:
-        """Turn the client's errors into ours."""
-        try:
-            yield
-        except WellkitError:
-            raise
-        except OfflineModeIsEnabled as error:
-            raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to download") from error
-        except GatedRepoError as error:
-            raise HubError(
-                f"{self}: access is granted on request only; ask for it on its page, then log in with "
-                "`hf auth login` or set HF_TOKEN"
-            ) from error
-        except RepositoryNotFoundError as error:
-            hint = "" if get_token() else "; if it is private, log in with `hf auth login` or set HF_TOKEN"
-            raise DataNotFoundError(f"{self}: the Hub knows no such dataset repository{hint}") from error
-        except RevisionNotFoundError as error:
-            raise DataNotFoundError(
-                f"{self}: has no revision {revision!r}; give a branch, a tag or a commit (default: main)"
-            ) from error
-        except HFValidationError as error:
-            raise ArgumentError(f"{self.repository!r} is no repository name; write OWNER/NAME") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:  # huggingface_hub reading what is no JSON
-            raise HubError(
-                f"{self}: the answer is not the Hub's; check HF_ENDPOINT, and that no proxy or login page is between"
-            ) from error
-        except Exception as error:
-            told = explain(error, str(self))
-            if told is None:
-                raise
-            raise told from error
+    def _telling(self, revision: str) -> AbstractContextManager[None]:
+        return telling(str(self), self.repository, revision, kind="dataset")

@@ -20,6 +20,8 @@ COMMANDS = (
     "search",
     "info",
     "download",
+    "verify",
+    "repair",
     "generate",
     "stats",
     "index",

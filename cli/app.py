@@ -22,6 +22,7 @@ COMMANDS = (
     "download",
     "verify",
     "repair",
+    "validate",
     "generate",
     "stats",
     "index",

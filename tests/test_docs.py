@@ -56,7 +56,14 @@ def one_cache(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("page", "blocks"),
-    [("migrating.md", 4), ("add-a-dataset.md", 11), ("streaming.md", 3), ("publish.md", 2), ("loading.md", 3)],
+    [
+        ("migrating.md", 4),
+        ("add-a-dataset.md", 11),
+        ("streaming.md", 3),
+        ("publish.md", 2),
+        ("loading.md", 3),
+        ("validate.md", 4),
+    ],
 )
 def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: int) -> None:
     run_guide(tmp_path, monkeypatch, page, blocks)
@@ -84,3 +91,12 @@ def run_guide(folder: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: 
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     result = subprocess.run(["bash", "-c", "\n".join(lines)], cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+
+
+def test_every_code_of_validation_is_explained() -> None:
+    from wellkit.validation.codes import CODES
+
+    told = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", (DOCS / "validate.md").read_text(), re.MULTILINE))
+    assert told == {
+        code: f"{known.severity} | {known.meaning.replace('|', chr(92) + '|')}" for code, known in CODES.items()
+    }

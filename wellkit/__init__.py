@@ -44,6 +44,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "write_dataset": ("wellkit.formats.well_arrays", "write_dataset"),
     "infer_card": ("wellkit.card_inference", "infer_card"),
     "compute_statistics": ("wellkit.statistics", "compute_statistics"),
+    "validate": ("wellkit.validation.validate", "validate"),
 }
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "infer_card",
     "metrics",
     "repair",
+    "validate",
     "verify",
     "write_dataset",
 ]

@@ -39,6 +39,7 @@ class Tally:
 
 def _kill_and_rerun(hub: LoopbackHub, published: Path, to: Path, delay: float, tally: Tally) -> None:
     wanted = dataset_of(published)
+    hub.requests.clear()
     hub.rate = 250_000
     process = subprocess.Popen([*COMMAND, "--to", str(to)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60

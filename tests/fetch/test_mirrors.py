@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -122,8 +123,6 @@ def test_a_file_without_a_hash_that_changed_is_never_spliced(
         kept = report.directory / "data/train/waves_k_0.hdf5"
         newer = write_tree(tmp_path / "newer", seed=3)
         shutil.copy(newer / "data/train/waves_k_0.hdf5", published / "data/train/waves_k_0.hdf5")
-        import os
-
         os.utime(published / "data/train/waves_k_0.hdf5", (1e9, 1e9))  # the server tells versions apart by time
         with pytest.warns(WellkitWarning):
             report = wellkit.download(REPOSITORY, tmp_path / "to", source=address, include="train/*_0*")

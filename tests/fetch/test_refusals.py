@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from wellkit.errors import (
     UnknownDatasetError,
     WellkitWarning,
 )
+from wellkit.fetch.disk import telling
 
 
 @pytest.mark.parametrize("path", ["../evil.hdf5", "/tmp/evil.hdf5", "data/train/../../../evil.hdf5", "data\\evil.hdf5"])
@@ -78,6 +81,21 @@ def test_answers_that_are_not_the_hubs(
 def test_an_unwritable_target(published: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fail(tmp_path / "file" / "to", StorageError, "cannot write .*a part of the path is a file")
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "the disk is full; free space there or choose another target folder"),
+        (errno.EDQUOT, "the disk quota is used up; free space there"),
+        (errno.EROFS, "the file system is read-only; choose another"),
+        (errno.EACCES, "permission denied"),
+    ],
+)
+def test_what_the_disk_refuses_is_told_in_one_line(number: int, told: str) -> None:
+    with pytest.raises(StorageError, match=rf"cannot write /to/file: {told}") as caught, telling(Path("/to/file")):
+        raise OSError(number, os.strerror(number))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_in_the_way(published: Path, tmp_path: Path) -> None:
@@ -219,7 +237,7 @@ def test_more_than_100_gb_has_to_be_confirmed(
     assert plan.to_mapping()["refusal"] == plan.refusal
     assert hub.fetches() == []
     assert wellkit.download(REPOSITORY, tmp_path, dry_run=True, confirmed=True).refusal == ""
-    assert wellkit.download(REPOSITORY, tmp_path, max_bytes=10**9).count("fetch") == SHARDS + 1
+    assert wellkit.download(REPOSITORY, tmp_path, exclude="huge*").count("fetch") == SHARDS + 1
 
 
 def test_a_token_that_is_revoked_under_way(

@@ -30,6 +30,9 @@ def test_values_in_names_are_compared_as_numbers() -> None:
         ("rayleighBenard_Rayleigh_1e6_Prandtl_0.1.hdf5", {"rayleigh": 1e6, "prandtl": 0.1}),
         ("MHD_Ma_0.7_Ms_1.5.hdf5", {"ma": 0.7, "ms": 1.5}),
         ("gray_scott_F_0.014_k_0.054.h5", {"f": 0.014, "k": 0.054}),
+        ("active_matter_L_10.0_zeta_1.0_alpha_-1.0.hdf5", {"l": 10, "zeta": 1, "alpha": -1}),
+        ("euler_multi_quadrants_openBC_gamma_1.13_C2H6_16.hdf5", {"gamma": 1.13}),
+        ("turbulent_radiative_layer_2D.hdf5", {}),
         ("waves.hdf5", {}),
     ],
 )

@@ -95,7 +95,11 @@ def test_a_download_writes_all_of_the_manifest(hub: LoopbackHub, tree: Path, ori
 def test_a_whole_tree_is_right(tree: Path) -> None:
     for deep in (False, True):
         seen: list[tuple[int, int]] = []
-        report = wellkit.verify(tree, deep=deep, progress=lambda done, total, seen=seen: seen.append((done, total)))
+
+        def follow(done: int, total: int, seen: list[tuple[int, int]] = seen) -> None:
+            seen.append((done, total))
+
+        report = wellkit.verify(tree, deep=deep, progress=follow)
         assert report.ok
         assert report.count("right") == 4
         assert report.statistics_sha256 == manifest_of(tree).statistics_sha256
@@ -282,6 +286,13 @@ def test_repair_never_destroys_the_only_copy(hub: LoopbackHub, tree: Path) -> No
         wellkit.repair(tree)
     assert content_of(tree) == before
     assert not wellkit.verify(tree, deep=True).ok
+
+
+def test_repair_offline_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / SHARD).unlink()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+        wellkit.repair(tree)
 
 
 def test_a_folder_in_the_way_is_left_alone(tree: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from huggingface_hub import get_session, hf_raise_for_status
 
@@ -87,7 +87,7 @@ class MirrorSource:
                 found = list_files(f"{folder}/")
             except DataNotFoundError:
                 continue
-            yield from (f"data/{split}/{urlsplit(address).path.rsplit('/', 1)[-1]}" for address in found)
+            yield from (f"data/{split}/{unquote(urlsplit(address).path.rsplit('/', 1)[-1])}" for address in found)
 
     def _look_at(self, path: str) -> RemoteFile | None:
         """Size and version of a file; None where there is none."""

@@ -13,7 +13,7 @@ from wellkit.errors import ArgumentError, DataNotFoundError, did_you_mean
 _TOLERANCE = 1e-9  # relative: 0.10 in a name is 0.1
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _CONDITION = re.compile(rf"\s*(?P<name>[A-Za-z]\w*)\s*(?P<sign>==|=|!=|<=|>=|<|>)\s*(?P<value>{_NUMBER})\s*")
-_VALUE = re.compile(rf"(?P<name>[A-Za-z]+)[_=]?(?P<value>{_NUMBER})(?=$|_)")
+_VALUE = re.compile(rf"(?<![A-Za-z0-9])(?P<name>[A-Za-z]+)[_=]?(?P<value>{_NUMBER})(?=$|_)")
 
 
 def _same(one: float, other: float) -> bool:

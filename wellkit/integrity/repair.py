@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wellkit.errors import ArgumentError, StorageError, WellkitError
+from wellkit.errors import ArgumentError, HubError, StorageError, WellkitError
 from wellkit.fetch.hub import HubSource
 from wellkit.fetch.manifest import Record, published_hash, read_manifest
 from wellkit.fetch.mirror import MirrorSource
@@ -23,6 +23,7 @@ from wellkit.fetch.transfer import Source
 from wellkit.integrity.describing import describe
 from wellkit.integrity.verify import FileReport, Finding, Progress, VerifyReport, verify
 from wellkit.schemas.manifest import Manifest
+from wellkit.settings import hub_offline
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def repair(
     report = RepairReport(found, actions, dry_run)
     if dry_run:
         return report
+    if hub_offline():
+        raise HubError(f"{found.directory}: HF_HUB_OFFLINE is set; unset it to repair")
     started = time.monotonic()
     done: list[Action] = []
     for commit in sorted({manifest.files[action.file.path].commit or "" for action in actions}):

@@ -63,7 +63,7 @@ def test_a_pass_agrees_with_whole_arrays(components: int, points: int, compiled:
     np.testing.assert_allclose(series.states.std, np.nanstd(x, axis=1), rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal(series.states.count, np.isfinite(x).sum(axis=1))
     np.testing.assert_allclose(series.deltas.mean[1:], np.nanmean(d, axis=1), rtol=1e-10, atol=1e-9)
-    np.testing.assert_allclose(series.deltas.std[1:], np.nanstd(d, axis=1), rtol=1e-10, atol=1e-9)
+    np.testing.assert_allclose(series.deltas.std[1:], np.nanstd(d, axis=1), rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal(series.deltas.count[1:], np.isfinite(d).sum(axis=1))
     assert not series.deltas.count[0].any()
     np.testing.assert_array_equal(series.lowest, np.nanmin(x, axis=1))
@@ -78,7 +78,7 @@ def test_a_pass_agrees_with_whole_arrays(components: int, points: int, compiled:
     np.testing.assert_array_equal(series.counts[1:, CHANGED], (bits[1:] != bits[:-1]).sum(axis=1))
     whole = series.states.over_frames()
     np.testing.assert_allclose(whole.mean, np.nanmean(x, axis=(0, 1)), rtol=1e-10, atol=1e-9)
-    np.testing.assert_allclose(whole.std, np.nanstd(x, axis=(0, 1)), rtol=1e-10, atol=1e-9)
+    np.testing.assert_allclose(whole.std, np.nanstd(x, axis=(0, 1)), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("components", COMPONENTS)

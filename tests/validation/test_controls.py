@@ -19,6 +19,8 @@ from wellkit.schemas.validation import Finding, ValidationReport
 from wellkit.statistics import compute_statistics, write_statistics
 from wellkit.validation.validate import validate
 
+pytestmark = pytest.mark.usefixtures("lasting_parsers")
+
 
 def complaints(report: ValidationReport) -> list[Finding]:
     return [found for found in report.findings if found.severity != "info"]
@@ -69,7 +71,7 @@ def gray_scott(frames: int, *, feed: float, kill: float, seed: int) -> np.ndarra
     ("feed", "kill"), [(0.02, 0.079), (0.03, 0.06)], ids=["dies out to uniform fields", "comes to rest in a pattern"]
 )
 def test_a_gray_scott_run_that_becomes_stationary(tmp_path: Path, feed: float, kill: float) -> None:
-    frames = 400
+    frames = 150
     runs = np.stack([gray_scott(frames, feed=feed, kill=kill, seed=seed) for seed in (1, 2)], axis=1)
     a, b = runs
     still = (a[:, 1:] == a[:, :-1]).all(axis=(2, 3))

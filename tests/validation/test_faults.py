@@ -14,6 +14,8 @@ from tests.validation.trees import make_tree
 from wellkit.validation.codes import CODES
 from wellkit.validation.validate import validate
 
+pytestmark = pytest.mark.usefixtures("lasting_parsers")
+
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -17,6 +17,8 @@ from wellkit.formats.well_writer import ShardField, write_well_shard
 from wellkit.schemas.validation import Finding, ValidationReport
 from wellkit.validation.validate import validate
 
+pytestmark = pytest.mark.usefixtures("lasting_parsers")
+
 SHARD = "data/train/train_1.hdf5"
 FIELDS = ("t0_fields/density", "t0_fields/pressure", "t1_fields/velocity", "t2_fields/stress")
 

@@ -86,7 +86,7 @@ def validate(
         findings.append(finding("bad-card", str(error)))
     options = Options(data, tuple(nan_fields), timeout, frame_budget)
     work = [
-        ShardJob(shard, split, place.relative(shard), known, options)
+        ShardJob(_absolute(shard), split, place.relative(shard), known, options)
         for split, shards in place.shards.items()
         for shard in shards
     ]
@@ -112,6 +112,11 @@ class _Told:
         self._done += nbytes
         if self._progress is not None:
             self._progress(min(self._done, self._total), self._total)
+
+
+def _absolute(location: str) -> str:
+    """As other processes, with working folders of their own, find it."""
+    return location if "://" in location else os.path.abspath(location)
 
 
 def _size(job: ShardJob) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from wellkit.settings import hub_offline
 from wellkit.storage import explain, list_files, without_secrets
 
 LISTING_ATTEMPTS = 4
+_LOOKS = 8  # at a time
 
 
 class MirrorSource:
@@ -64,8 +66,9 @@ class MirrorSource:
             return (commits.pop() if len(commits) == 1 else None), tuple(sorted(files, key=lambda file: file.path))
         paths = sorted([*self._listed(), STATISTICS_FILE])
         check_paths(paths, source=str(self))
-        files = [found for path in paths if belongs_to_dataset(path) and (found := self._look_at(path)) is not None]
-        return None, tuple(files)
+        with ThreadPoolExecutor(max_workers=_LOOKS) as pool:
+            found = pool.map(self._look_at, [path for path in paths if belongs_to_dataset(path)])
+            return None, tuple(file for file in found if file is not None)
 
     def _manifest(self) -> Manifest | None:
         """The manifest that lies beside the data; None where there is none that can be used."""

@@ -245,6 +245,8 @@ class _Transfer:
                 raise _wrong(file, source, f"bytes from {partial.received}", "other bytes of it")
             etag = _etag(headers)
             if match["total"] not in {"*", str(file.size)} or (known and etag and etag != known):
+                if not partial.received:
+                    raise _wrong(file, source, f"{file.size} bytes", f"a part of {match['total']} bytes")
                 self._restart()  # of another version than what is here
                 return False
         elif partial.received:

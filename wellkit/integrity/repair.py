@@ -108,8 +108,7 @@ def repair(
             "another folder, or copy them from elsewhere"
         )
     actions = tuple(_action(found.directory, fault, manifest) for fault in found.faults)
-    command = f"wellkit repair {found.directory}"
-    refusal = find_refusal(actions, found.directory, command=command, confirmed=confirmed)
+    refusal = find_refusal(actions, found.directory, command=None, confirmed=confirmed)
     if refusal is not None and not dry_run:
         raise refusal
     report = RepairReport(found, actions, dry_run)

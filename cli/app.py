@@ -20,6 +20,8 @@ COMMANDS = (
     "search",
     "info",
     "download",
+    "verify",
+    "repair",
     "validate",
     "generate",
     "stats",

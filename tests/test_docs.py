@@ -58,11 +58,12 @@ def one_cache(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("page", "blocks"),
     [
         ("migrating.md", 4),
-        ("add-a-dataset.md", 11),
+        ("add-a-dataset.md", 12),
         ("streaming.md", 3),
         ("publish.md", 2),
         ("loading.md", 3),
         ("validate.md", 4),
+        ("download.md", 2),
     ],
 )
 def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: int) -> None:

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from wellkit.card_inference import infer_card
     from wellkit.datasets.delta import DeltaWellDataset
     from wellkit.datasets.well import WellDataset
-    from wellkit.fetch.download import download
     from wellkit.formats.well import BoundaryCondition
     from wellkit.formats.well_arrays import write_dataset
+    from wellkit.integrity.download import download
+    from wellkit.integrity.repair import repair
+    from wellkit.integrity.verify import verify
     from wellkit.normalization import RMSNormalization, ZScoreNormalization
 
 __version__ = "0.1.0"
@@ -26,7 +28,9 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "augmentation": ("wellkit.augmentation", None),
     "metrics": ("wellkit.metrics", None),
     "errors": ("wellkit.errors", None),
-    "download": ("wellkit.fetch.download", "download"),
+    "download": ("wellkit.integrity.download", "download"),
+    "verify": ("wellkit.integrity.verify", "verify"),
+    "repair": ("wellkit.integrity.repair", "repair"),
     "WellDataset": ("wellkit.datasets.well", "WellDataset"),
     "DeltaWellDataset": ("wellkit.datasets.delta", "DeltaWellDataset"),
     "TrajectoryData": ("wellkit.datasets.samples", "TrajectoryData"),
@@ -62,7 +66,9 @@ __all__ = [
     "generate",
     "infer_card",
     "metrics",
+    "repair",
     "validate",
+    "verify",
     "write_dataset",
 ]
 

@@ -272,7 +272,9 @@ def _contents(request: Request, blob: Blob, headers: dict[str, str]) -> Answer:
     """The file, or the one range that was asked for."""
     size = blob.source.stat().st_size
     headers = {**headers, "Content-Type": "application/octet-stream"}
-    match = _RANGE.match(request.headers.get("range", ""))
+    condition = request.headers.get("if-range")
+    asked = request.headers.get("range", "") if condition in (None, headers.get("ETag")) else ""
+    match = _RANGE.match(asked)
     if match is None or not (match["first"] or match["last"]):
         return Answer(200, headers, (blob.source, 0, size))
     if match["first"]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from wellkit.errors import DataNotFoundError, StatisticsError, WellkitWarning
 from wellkit.formats.statistics_comparison import differences_from_card
 from wellkit.formats.statistics_file import load_statistics, statistics_hash
+from wellkit.integrity.guard import check_against_manifest
 from wellkit.normalization import Normalization, RMSNormalization, ZScoreNormalization
 from wellkit.schemas.card import SimulationCard
 from wellkit.schemas.statistics import Statistics
@@ -19,11 +20,12 @@ _told: set[tuple[str, str]] = set()  # (file, hash) of statistics that this proc
 
 
 class OpenNormalization(NamedTuple):
-    """A normalization, the statistics it is made of, and the file they were read from."""
+    """A normalization, its statistics, the file they were read from, and whether a manifest lists them."""
 
     path: str
     normalization: Any
     statistics: Statistics
+    vouched: bool
 
     @property
     def hash(self) -> str:
@@ -52,6 +54,7 @@ def open_normalization(
     shapes: Mapping[str, tuple[int, ...]],
     min_std: float,
     storage_options: Mapping[str, Any],
+    guarded: bool = True,
 ) -> OpenNormalization:
     """Read the statistics and make the normalization.
 
@@ -61,15 +64,21 @@ def open_normalization(
         variable, constant: core field names.
         shapes: component shape of each field.
         min_std: smallest divisor; a class of the caller's own chooses its own.
+        guarded: compare the file with the manifest of the tree it lies in, if there is one; not for a file that the
+            caller has named.
 
     Raises:
-        StatisticsError: there is no file, or it does not fit the fields; names the file.
+        StatisticsError: there is no file, it does not fit the fields, or it is not the one that the manifest tells of;
+            names the file.
     """
     for candidate in candidates:
         try:
             statistics = load_statistics(candidate, storage_options=storage_options)
         except DataNotFoundError:
             continue
+        vouched = False
+        if guarded:
+            vouched = check_against_manifest(candidate, statistics)
         try:
             own = isinstance(build, type) and issubclass(build, Normalization)
             normalization = build(
@@ -79,7 +88,7 @@ def open_normalization(
                 normalization.check_shapes(shapes)
         except StatisticsError as error:
             raise StatisticsError(f"{candidate}: {error}") from error
-        return OpenNormalization(candidate, normalization, statistics)
+        return OpenNormalization(candidate, normalization, statistics, vouched)
     raise StatisticsError(
         f"use_normalization=True needs statistics, but there is no {candidates[0]}; compute them with "
         f"`wellkit stats PATH --write`, give normalization_path=, or set use_normalization=False"
@@ -91,9 +100,10 @@ def warn_of_other_statistics(
 ) -> None:
     """Warn, once a file and content, where a published dataset's statistics are not those its card repeats.
 
-    Data of another `resolution` than the card's were made from the published ones and have statistics of their own.
+    Those that the tree's manifest lists are what was fetched, or were computed and recorded on purpose. Data of another
+    `resolution` than the card's were made from the published ones and have statistics of their own.
     """
-    if card is None or card.statistics is None or card.resolution != resolution:
+    if opened.vouched or card is None or card.statistics is None or card.resolution != resolution:
         return
     differences = differences_from_card(opened.statistics, card.statistics)
     key = (opened.path, opened.hash)

@@ -266,6 +266,7 @@ class WellDataset(Described):
                 shapes={field.name: (self.n_spatial_dims,) * field.order for field in first.fields},
                 min_std=min_std,
                 storage_options=self.storage_options,
+                guarded=not source.given_statistics,
             )
             self.normalization_path, self.norm, self.statistics_hash = opened.path, opened.normalization, opened.hash
             if published and not source.given_statistics:

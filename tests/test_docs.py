@@ -58,7 +58,7 @@ def one_cache(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("page", "blocks"),
     [
         ("migrating.md", 4),
-        ("add-a-dataset.md", 11),
+        ("add-a-dataset.md", 12),
         ("streaming.md", 3),
         ("publish.md", 2),
         ("loading.md", 3),

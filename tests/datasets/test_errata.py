@@ -18,6 +18,7 @@ from tests.trees import make_tree
 from wellkit.catalog import registry
 from wellkit.datasets import errata as told
 from wellkit.errors import WellkitWarning, WindowError
+from wellkit.integrity.describing import write_generated_manifest
 from wellkit.schemas.card import SimulationCard
 from wellkit.windows import reads_frames
 
@@ -299,3 +300,15 @@ def test_statistics_of_another_resolution_are_their_own(tmp_path: Path) -> None:
     content["std"]["density"] *= 3
     (other / "stats.yaml").write_text(yaml.safe_dump(content))
     open_it(other, errata="keep", use_normalization=True)
+
+
+def test_statistics_that_a_manifest_lists_are_not_compared(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, name=NAME, plain=True)
+    content = publish(tree)
+    content["std"]["density"] *= 2
+    (tree / "stats.yaml").write_text(yaml.safe_dump(content))
+    write_generated_manifest(tree, dataset=NAME, source="a test", counts={})
+    open_it(tree, errata="keep", use_normalization=True)
+    (tree / ".wellkit" / "manifest.json").unlink()
+    with pytest.warns(WellkitWarning, match="not the published statistics of made_up: std of density"):
+        open_it(tree, errata="keep", use_normalization=True)

@@ -115,8 +115,8 @@ def damaged_index(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "status", "value", "advice"),
     [
-        (cut, "broken", "made_up_part_1.hdf5: has .* it was cut short", "wellkit download made_up"),
-        (page, "broken", "made_up_part_1.hdf5: is not an HDF5 file", "wellkit download made_up"),
+        (cut, "broken", "made_up_part_1.hdf5: says that it ends at byte", "wellkit download made_up"),
+        (page, "broken", "made_up_part_1.hdf5: is a web page, not HDF5", "wellkit download made_up"),
         (no_statistics, "warning", "stats.yaml: is missing", "wellkit stats .*made_up --write"),
         (bad_statistics, "broken", "stats.yaml: is not YAML", "wellkit stats .*made_up --write --overwrite"),
         (partial, "note", "left by a download that was interrupted", "wellkit download made_up"),
@@ -137,18 +137,29 @@ def test_what_is_wrong_with_a_tree_is_found(tree: Path, harm: Any, status: str, 
     assert health.is_broken is (status == "broken")
 
 
-def test_downloads_are_compared_with_their_record(hub: LoopbackHub, isolated: Path, tmp_path: Path) -> None:
+def test_downloads_are_compared_with_their_manifest(hub: LoopbackHub, isolated: Path, tmp_path: Path) -> None:
     source = make_tree(tmp_path, files=1)
     hub.add("someone/made_up", source)
     wellkit.download("someone/made_up")
     assert troubles(look()) == []
-    first, second = sorted((isolated / "data" / "made_up" / "data").rglob("*.hdf5"))[:2]
-    first.write_bytes(first.read_bytes() + b"\0")
-    second.unlink()
-    (bigger, gone) = troubles(look())
-    assert bigger[0] == "broken"
-    assert "bytes, " in bigger[1]
-    assert gone == ("warning", f"{second}: was downloaded, and is not there any more")
+    tree = isolated / "data" / "made_up"
+    train, test, valid = (tree / "data" / split / "made_up_part_0.hdf5" for split in ("train", "test", "valid"))
+    train.write_bytes(train.read_bytes() + b"\0")
+    test.rename(test.with_name("stranger.hdf5"))
+    content = yaml.safe_load((tree / "stats.yaml").read_text())
+    content["mean"]["density"] = 2.125  # as many characters: as large a file
+    (tree / "stats.yaml").write_text(yaml.safe_dump(content))
+    health = look()
+    told = {value.partition(": ")[0].removeprefix(f"{tree}/"): (status, value) for status, value in troubles(health)}
+    assert {path: status for path, (status, _) in told.items()} == {
+        "data/train/made_up_part_0.hdf5": "broken",
+        "data/test/made_up_part_0.hdf5": "broken",
+        "data/test/stranger.hdf5": "note",
+        "stats.yaml": "broken",
+    }
+    assert "bytes, not" in told["data/train/made_up_part_0.hdf5"][1]
+    assert health.next_steps[0] == f"wellkit repair {tree}"
+    assert valid.exists()
 
 
 def test_a_dataset_of_which_a_part_is_there(isolated: Path) -> None:
@@ -292,7 +303,6 @@ for name in ("torch", "jax", "zarr", "xarray"):
 from wellkit.doctor.examine import examine
 health = examine(network=False)
 assert not health.is_broken and len(health.trees) == 1
-assert "h5py" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ from wellkit.errors import (
     StorageError,
 )
 from wellkit.integrity.describing import describe
+from wellkit.integrity.header import header_problem
 from wellkit.schemas.manifest import Manifest
 
 SHARD = "data/train/waves_0.hdf5"
@@ -141,8 +142,8 @@ def _folder(path: Path) -> None:
         (_delete, "missing", "not on disk"),
         (_cut, "wrong", "bytes, not"),
         (_grow, "wrong", "bytes, not"),
-        (_html, "wrong", "is not an HDF5 file"),
-        (_zeros, "wrong", "is not an HDF5 file"),
+        (_html, "wrong", "is a web page"),
+        (_zeros, "wrong", "does not begin as HDF5"),
         (_folder, "wrong", "a folder is in its place"),
     ],
 )
@@ -320,6 +321,22 @@ def test_generated_trees_have_manifests_too(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="was not downloaded"):
         wellkit.verify(report.path, adopt=True)
     assert content_of(report.path) == before
+
+
+def test_headers(tree: Path) -> None:
+    shard = tree / SHARD
+    size = shard.stat().st_size
+    assert header_problem(shard, size) is None
+    assert "says that it ends at byte" in str(header_problem(shard, size - 1))
+    pointer = tree / "pointer"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "git LFS" in str(header_problem(pointer, 43))
+    content = bytearray(shard.read_bytes()[:96])
+    for at, value, told in ((8, 9, "unknown version 9"), (9 if content[8] > 1 else 13, 3, "damaged superblock")):
+        changed = bytearray(content)
+        changed[at] = value
+        pointer.write_bytes(changed)
+        assert told in str(header_problem(pointer, size))
 
 
 def test_statistics_that_changed_are_an_error(tree: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import distributed
 import h5py
@@ -19,7 +20,8 @@ from wellkit.validation.validate import validate
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with distributed.LocalCluster(
+    cluster_of: Any = distributed.LocalCluster  # untyped
+    with cluster_of(
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
     ) as cluster:
         yield str(cluster.scheduler_address)

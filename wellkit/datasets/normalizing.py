@@ -20,12 +20,12 @@ _told: set[tuple[str, str]] = set()  # (file, hash) of statistics that this proc
 
 
 class OpenNormalization(NamedTuple):
-    """A normalization, its statistics, the file they were read from, and whether a manifest vouches for them."""
+    """A normalization, its statistics, the file they were read from, and whether a manifest lists them."""
 
     path: str
     normalization: Any
     statistics: Statistics
-    is_vouched_for: bool = False
+    vouched: bool
 
     @property
     def hash(self) -> str:
@@ -76,7 +76,9 @@ def open_normalization(
             statistics = load_statistics(candidate, storage_options=storage_options)
         except DataNotFoundError:
             continue
-        is_vouched_for = guarded and check_against_manifest(candidate, statistics)
+        vouched = False
+        if guarded:
+            vouched = check_against_manifest(candidate, statistics)
         try:
             own = isinstance(build, type) and issubclass(build, Normalization)
             normalization = build(
@@ -86,7 +88,7 @@ def open_normalization(
                 normalization.check_shapes(shapes)
         except StatisticsError as error:
             raise StatisticsError(f"{candidate}: {error}") from error
-        return OpenNormalization(candidate, normalization, statistics, is_vouched_for)
+        return OpenNormalization(candidate, normalization, statistics, vouched)
     raise StatisticsError(
         f"use_normalization=True needs statistics, but there is no {candidates[0]}; compute them with "
         f"`wellkit stats PATH --write`, give normalization_path=, or set use_normalization=False"
@@ -98,9 +100,10 @@ def warn_of_other_statistics(
 ) -> None:
     """Warn, once a file and content, where a published dataset's statistics are not those its card repeats.
 
-    Data of another `resolution` than the card's were made from the published ones and have statistics of their own.
+    Those that the tree's manifest lists are what was fetched, or were computed and recorded on purpose. Data of another
+    `resolution` than the card's were made from the published ones and have statistics of their own.
     """
-    if opened.is_vouched_for or card is None or card.statistics is None or card.resolution != resolution:
+    if opened.vouched or card is None or card.statistics is None or card.resolution != resolution:
         return
     differences = differences_from_card(opened.statistics, card.statistics)
     key = (opened.path, opened.hash)

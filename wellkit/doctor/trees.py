@@ -9,11 +9,13 @@ from pathlib import Path
 from wellkit import catalog
 from wellkit.catalog.files import is_generated
 from wellkit.doctor.finding import Finding, Status
-from wellkit.errors import DataNotFoundError, DocumentError, ShardError, WellkitError
-from wellkit.fetch.manifest import manifest_path, read_manifest
+from wellkit.errors import DataNotFoundError, WellkitError
+from wellkit.fetch.plan import STATISTICS_FILE
 from wellkit.formats.statistics_file import load_statistics
 from wellkit.index.file import index_path, open_tree_index
-from wellkit.index.superblock import check_superblock
+from wellkit.integrity.header import header_problem
+from wellkit.integrity.verify import Finding as FileFinding
+from wellkit.integrity.verify import verify
 
 SECTION = "trees"
 SPLITS = ("train", "valid", "test")
@@ -45,7 +47,7 @@ def examine_tree(folder: Path) -> TreeHealth:
     """Look at every file's size and beginning; no array is read, and no parser is let at them."""
     counts: dict[str, int] = {}
     size = 0
-    problems: list[Finding] = []
+    problems, listed = _manifest(folder)
     present: dict[str, int] = {}
     for split in SPLITS:
         for path in sorted((folder / "data" / split).glob("*")):
@@ -54,52 +56,70 @@ def examine_tree(folder: Path) -> TreeHealth:
                 counts[split] = counts.get(split, 0) + 1
             elif path.suffix in _SUFFIXES:
                 counts[split] = counts.get(split, 0) + 1
-                try:
-                    present[relative] = check_superblock(path)
-                except (ShardError, DataNotFoundError) as error:
-                    problems.append(_problem(folder, "broken", str(error), f"wellkit download {folder.name}"))
-                size += path.stat().st_size if path.exists() else 0
+                present[relative], fault = _look(path)
+                size += present[relative]
+                if relative not in listed and fault is not None:
+                    problems.append(_problem(folder, "broken", f"{path}: {fault}", f"wellkit download {folder.name}"))
             elif path.suffix == ".partial":
                 advice = f"wellkit download {folder.name}"
                 problems.append(_problem(folder, "note", f"{path}: left by a download that was interrupted", advice))
     if not counts:
         problems.append(_problem(folder, "warning", f"{folder}: holds no shards", f"wellkit download {folder.name}"))
-    problems += _record(folder, present)
-    problems += _statistics(folder)
+    if STATISTICS_FILE not in listed:
+        problems += _statistics(folder)
     problems += _index(folder, present)
     problems += _card(folder, counts)
     return TreeHealth(folder.name, folder, counts, size, tuple(problems))
+
+
+def _look(path: Path) -> tuple[int, str | None]:
+    """(size of a shard, what is wrong with its beginning)."""
+    try:
+        size = path.stat().st_size
+        return size, header_problem(path, size)
+    except OSError as error:  # ours is one, too
+        return 0, " ".join(str(error).split())
 
 
 def _problem(folder: Path, status: Status, value: str, advice: str) -> Finding:
     return Finding(SECTION, folder.name, status, value, advice)
 
 
-def _record(folder: Path, present: dict[str, int]) -> list[Finding]:
-    """Shards that are not as they were when the manifest was written."""
+def _manifest(folder: Path) -> tuple[list[Finding], set[str]]:
+    """What differs from the manifest, by sizes and headers, and the files that it lists."""
     try:
-        manifest = read_manifest(folder)
-    except DocumentError as error:
-        reason = " ".join(str(error).split())
-        value = f"{manifest_path(folder)}: cannot be used ({reason})"
-        return [_problem(folder, "warning", value, f"wellkit download {folder.name}")]
-    if manifest is None:
-        return []
-    came = "downloaded" if manifest.repository is not None else "generated"
-    advice = f"wellkit repair {folder}" if manifest.repository is not None else f"wellkit verify {folder} --deep"
-    found = []
-    for path, known in sorted(manifest.files.items()):
-        if not (folder / path).exists():
-            value = f"{folder / path}: was {came}, and is not there any more"
-            found.append(_problem(folder, "warning", value, advice))
-        elif path in present and present[path] != known.bytes:
-            value = f"{folder / path}: has {present[path]} bytes, {known.bytes} when it was verified"
-            found.append(_problem(folder, "broken", value, advice))
-    return found
+        report = verify(folder)
+    except DataNotFoundError:  # no manifest: nothing tells what the files should be
+        return [], set()
+    except WellkitError as error:
+        return [_problem(folder, "broken", str(error), f"wellkit verify {folder} --adopt")], set()
+    adopt = " --adopt" if report.repository else ""
+    mended = f"wellkit {'repair' if report.repository else 'verify'} {folder}"
+    found = [
+        _problem(folder, "broken", f"{folder / file.path}: {file.reason}", mended)
+        for file in report.faults
+        if file.path != STATISTICS_FILE or file.finding is not FileFinding.wrong
+    ]
+    found += [
+        _problem(
+            folder,
+            "broken",
+            f"{folder / file.path}: {file.reason}",
+            f"{mended}, or wellkit stats {folder} --write --overwrite",
+        )
+        for file in report.faults
+        if file.path == STATISTICS_FILE and file.finding is FileFinding.wrong
+    ]
+    found += [
+        _problem(folder, "note", f"{folder / file.path}: {file.reason}", f"wellkit verify {folder}{adopt}")
+        for file in report.files
+        if file.finding is FileFinding.unknown
+    ]
+    return found, {file.path for file in report.files if file.finding is not FileFinding.unknown}
 
 
 def _statistics(folder: Path) -> list[Finding]:
-    place = folder / "stats.yaml"
+    place = folder / STATISTICS_FILE
     try:
         load_statistics(place)
     except DataNotFoundError:

@@ -12,11 +12,14 @@ from wellkit.storage import locate
 
 
 def check_against_manifest(location: str, statistics: Statistics) -> bool:
-    """Compare statistics with what the manifest beside their file says of them; False where it says nothing.
+    """Compare statistics with what the manifest beside their file says of them, if there is one and it is local.
 
     Args:
         location: of the file.
         statistics: its content.
+
+    Returns:
+        Whether there is a manifest that lists them.
 
     Raises:
         StatisticsError: the values are others than when the manifest was written.

@@ -11,14 +11,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from wellkit.errors import ArgumentError, DataNotFoundError, IntegrityError, ShardError, StorageError
+from wellkit.errors import ArgumentError, DataNotFoundError, IntegrityError, StorageError
 from wellkit.fetch.disk import Digests, digest_file
 from wellkit.fetch.hub import HubSource
 from wellkit.fetch.manifest import changing, is_untouched, new_manifest, read_manifest, write_manifest
 from wellkit.fetch.origin import resolve
 from wellkit.fetch.plan import STATISTICS_FILE, FileHash, HashKind, RemoteFile
-from wellkit.index.superblock import check_superblock
 from wellkit.integrity.describing import dataset_files, describe, statistics_hash_of
+from wellkit.integrity.header import header_problem
 from wellkit.schemas.manifest import Manifest, ManifestFile
 from wellkit.settings import data_dir
 
@@ -201,11 +201,8 @@ def _look(directory: Path, path: str, file: ManifestFile, manifest: Manifest) ->
         now = statistics_hash_of(directory)
         if manifest.statistics_sha256 is not None and now != manifest.statistics_sha256:
             return FileReport(path, Finding.wrong, file.bytes, "other values than when the manifest was written")
-    else:
-        try:
-            check_superblock(place)
-        except (ShardError, DataNotFoundError) as error:
-            return FileReport(path, Finding.wrong, file.bytes, str(error).removeprefix(f"{place}: "))
+    elif (problem := header_problem(place, file.bytes)) is not None:
+        return FileReport(path, Finding.wrong, file.bytes, problem)
     touched = "" if is_untouched(file, status) else "written to after it was verified: deep=True (--deep) hashes it"
     return FileReport(
         path,

@@ -40,7 +40,14 @@ def script_of(text: str) -> tuple[list[str], int]:
 
 @pytest.mark.parametrize(
     ("page", "blocks"),
-    [("migrating.md", 4), ("add-a-dataset.md", 8), ("streaming.md", 3), ("publish.md", 2), ("loading.md", 3)],
+    [
+        ("migrating.md", 4),
+        ("add-a-dataset.md", 8),
+        ("streaming.md", 3),
+        ("publish.md", 2),
+        ("loading.md", 3),
+        ("metrics.md", 2),
+    ],
 )
 def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: int) -> None:
     lines, count = script_of((DOCS / page).read_text(encoding="utf-8"))

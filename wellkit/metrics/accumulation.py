@@ -84,7 +84,7 @@ class ExactSum:
         try:
             return self._units / (divisor << _SHIFT)  # division of whole numbers rounds correctly
         except OverflowError:
-            return math.copysign(math.inf, self._units)
+            return math.inf if self._units > 0 else -math.inf
 
     @property
     def value(self) -> float:
@@ -255,7 +255,9 @@ class ScoreTable:
         return {
             "settings": np.array([self.n_spatial_dims, self.eps, self.outside], dtype=np.float64),
             "samples": np.array(numbers, dtype=np.int64),
-            "shapes": np.array([table.shape[1:] for table in tables], dtype=np.int64).reshape(len(numbers), -1),
+            "shapes": np.array([table.shape[1:] for table in tables], dtype=np.int64).reshape(
+                len(numbers), tables[0].ndim - 1 if tables else 0
+            ),
             "values": np.concatenate([table.ravel() for table in tables] or [np.empty(0)]),
         }
 

@@ -60,7 +60,7 @@ def measures(x: Any, y: Any) -> dict[str, Any]:
         metrics.field_histograms(x, y, meta, folder, bins=20)
         for kind in ("xhist", "yhist", "bins"):
             titles = [f"f{i} Histogram" for i in range(x.shape[-1])]
-            parts = [np.load(f"{folder}/d/{title}/epoch0_{title}_{kind}.npy") for title in titles]
+            parts = [np.load(f"{folder}/d/{title}/epoch0_{kind}.npy") for title in titles]
             found[f"histogram_{kind}"] = torch.from_numpy(np.stack(parts))
     return found
 

@@ -16,6 +16,7 @@ from tests.trees import make_shard, make_tree
 from wellkit import statistics
 from wellkit.errors import ArgumentError, DataNotFoundError, DataValueError, StatisticsError, StorageError
 from wellkit.formats.well_writer import ShardField, write_well_shard
+from wellkit.scanning import blocks
 from wellkit.statistics import (
     compute_statistics,
     find_split,
@@ -83,7 +84,7 @@ FIELDS = {
 def test_every_field_agrees_with_whole_file_numpy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: dict[str, Any], block: int
 ) -> None:
-    monkeypatch.setattr(statistics, "BLOCK_VALUES", block)
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", block)
     tree = make_tree(tmp_path, splits=("train",), files=3, **shape)
     found = compute_statistics(tree)
     for name, (order, constant) in FIELDS.items():
@@ -186,7 +187,7 @@ def spoil(tree: Path, value: float) -> Path:
 
 @pytest.mark.parametrize("block", [1 << 22, 50])
 def test_a_nan_is_named_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(statistics, "BLOCK_VALUES", block)
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", block)
     tree = make_tree(tmp_path, splits=("train",))
     path = spoil(tree, np.nan)
     with pytest.raises(DataValueError, match=r"field 'pressure', trajectory 1, frame 3: NaN in 1 of 48 values") as told:

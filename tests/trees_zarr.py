@@ -29,8 +29,13 @@ def hdf5_to_zarr(
     sharded: bool = False,
     consolidated: bool = True,
     compressors: Any = "auto",
+    index_location: str = "end",
+    **options: Any,
 ) -> Path:
-    """Write `path` as the group `out`, in chunks that divide no axis evenly; with `sharded`, two chunks a shard."""
+    """Write `path` as the group `out`, in chunks that divide no axis evenly; with `sharded`, two chunks a shard.
+
+    `options` are those of zarr's `create_array`, for each array of float32.
+    """
     with h5py.File(path, "r") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)  # consolidated metadata of format 3 are new
         root = zarr.open_group(str(out), mode="w-", zarr_format=zarr_format)
@@ -48,8 +53,9 @@ def hdf5_to_zarr(
                 shape=values.shape,
                 dtype=values.dtype,
                 chunks=chunks,
-                shards=tuple(2 * size for size in chunks) if sharded and chunks else None,
+                shards=_shards(chunks, index_location) if sharded and chunks else None,
                 compressors=compressors,
+                **(options if values.dtype == np.float32 else {}),
                 attributes=attributes,
             )
             array[...] = values
@@ -58,6 +64,10 @@ def hdf5_to_zarr(
         if consolidated:
             zarr.consolidate_metadata(root.store, zarr_format=zarr_format)
     return out
+
+
+def _shards(chunks: tuple[int, ...], index_location: str) -> Any:
+    return {"shape": tuple(2 * size for size in chunks), "index_location": index_location}
 
 
 def zarr_twin(tree: Path, out: Path, zarr_format: Literal[2, 3] = 3, *, sharded: bool = False) -> Path:

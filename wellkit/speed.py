@@ -246,6 +246,8 @@ class _Session:
         request = self._dataset._assembler(metadata.file_idx).request(window)
         if request is None or "://" in request.path:  # the machine's own limit is that of its disks and memory
             return None
+        if any(plan.array.files is not None for plan in request.fields):  # bytes that lie in many files
+            return None
         return stored_window(request, self._dataset.metadata.spatial_resolution)
 
     def _batches(self, cache: Cache, count: int, turn: int) -> list[list[int]]:

@@ -3,33 +3,33 @@
     mean = sum(x) / n     std = sqrt(sum((x - mean)^2) / n)     rms = sqrt(mean^2 + std^2)
 
 per component, over all trajectories, frames and grid points (population variance); `*_delta` are those of the
-difference between consecutive frames of one trajectory. Sums are float64 and taken around each block's own mean;
-blocks are joined by the update of Chan, Golub & LeVeque (1979), so that a large offset costs no digits.
+difference between consecutive frames of one trajectory. The pass is `wellkit.scanning`'s: sums are float64, taken
+around a value near the mean, and joined so that a large offset costs no digits.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, Literal
 
 import numpy as np
 
 from wellkit.datasets.sources import SPLITS, STATISTICS_FILE, find_shards, resolve_source
-from wellkit.datasets.tree import ShardTree, open_tree
+from wellkit.datasets.tree import open_tree
 from wellkit.errors import ArgumentError, DataValueError
+from wellkit.formats.statistics_comparison import Difference, compare_statistics, component_values
 from wellkit.formats.statistics_file import load_statistics, statistics_hash, write_statistics
-from wellkit.formats.well import FieldLayout, WellLayout
-from wellkit.readers.protocol import ShardReader
-from wellkit.schemas.statistics import STATISTICS, Statistic, Statistics, numbers_in, shape_of
+from wellkit.formats.well import WellLayout
+from wellkit.readers.workers import usable_cores
+from wellkit.scanning.blocks import FieldWork, field_work
+from wellkit.scanning.columns import INFINITE, NAN
+from wellkit.scanning.frames import FrameSeries, Moments
+from wellkit.schemas.statistics import STATISTICS, Statistics
 from wellkit.storage import locate
-
-BLOCK_VALUES = 1 << 21  # values of one block: 16 MiB as float64, a few of which are alive at a time
-
-_SPREAD: dict[Statistic, Statistic] = {"mean": "std", "mean_delta": "std_delta"}
 
 Progress = Callable[[int, int], None]
 """Called with (done, total), in fields of trajectories."""
@@ -77,49 +77,12 @@ def find_split(
     return SplitLocation(tuple(shards), source.statistics[0], split if is_tree else None)
 
 
-@dataclass
-class _Moments:
-    """Count, mean and sum of squared deviations of each component; all float64 of shape (component)."""
-
-    count: np.ndarray = field(default_factory=lambda: np.zeros(()))
-    mean: np.ndarray = field(default_factory=lambda: np.zeros(()))
-    squares: np.ndarray = field(default_factory=lambda: np.zeros(()))
-
-    def add(self, values: np.ndarray, *, weight: int, has_nan: bool) -> None:
-        """Take `values` (component, n), float64, in `weight` times; NaN are left out where there are any."""
-        if not has_nan:
-            count = np.full(values.shape[0], float(values.shape[1]))
-            mean = values.mean(axis=1)
-            centred = values - mean[:, None]
-        else:
-            present = ~np.isnan(values)
-            count = present.sum(axis=1).astype(np.float64)
-            mean = np.sum(values, axis=1, where=present) / np.maximum(count, 1)
-            centred = np.where(present, values - mean[:, None], 0.0)
-        self.merge(count * weight, mean, np.einsum("ij,ij->i", centred, centred) * weight)
-
-    def merge(self, count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> None:
-        """Join the moments of another set of values."""
-        total = self.count + count
-        share = count / np.maximum(total, 1)
-        shift = mean - self.mean
-        self.squares = self.squares + squares + shift * shift * self.count * share
-        self.mean = self.mean + shift * share
-        self.count = total
-
-    def results(self, shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
-        """(mean, std, rms) as numbers or nested lists of `shape`."""
-        variance = self.squares / self.count
-        every = (self.mean, np.sqrt(variance), np.sqrt(self.mean * self.mean + variance))
-        mean, std, rms = (values.reshape(shape).tolist() for values in every)
-        return mean, std, rms
-
-
 def compute_statistics(
     location: str | os.PathLike[str],
     split: str = "train",
     *,
     nan: Literal["raise", "omit"] = "raise",
+    jobs: int | None = None,
     progress: Progress | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Statistics:
@@ -132,6 +95,7 @@ def compute_statistics(
         location: a dataset's folder or a folder of shards, local or a URL.
         split: train, valid or test. Normalization uses those of train.
         nan: "omit" leaves NaN out (and differences with NaN), for fields that mark masked points with it.
+        jobs: threads; the default is one for each core.
         progress: called with (done, total) as the work goes on.
         storage_options: passed to fsspec.
 
@@ -144,171 +108,102 @@ def compute_statistics(
         raise ArgumentError(f"nan={nan!r} is unknown; choose 'raise' or 'omit'")
     found = find_split(location, split, storage_options=storage_options)
     tree = open_tree(found.shards, storage_options=storage_options, fields=None)
-    names = [layout.name for layout in tree.layouts[0].fields]
-    states = {name: _Moments() for name in names}
-    deltas = {name: _Moments() for name in names}
-    work = list(_work(tree))
+    totals = FieldTotals()
+    work = [
+        item for reader, layout in zip(tree.readers, tree.layouts, strict=True) for item in field_work(reader, layout)
+    ]
+    total, done = sum(len(item.trajectories) for item in work), 0
     try:
-        for done, (reader, layout, part, trajectory, weight) in enumerate(work, start=1):
-            one = _Pass(reader, layout, part, trajectory, weight, omit=nan == "omit")
-            one.run(states[part.name], deltas[part.name])
-            if progress is not None:
-                progress(done, len(work))
+        for item, scanned in scan_all(work, jobs or usable_cores()):
+            for number, series in enumerate(scanned):
+                wrong = series.first_odd(infinite_only=nan == "omit")
+                if wrong is not None:
+                    raise _not_finite(item, number, series, wrong)
+                totals.add(item, series)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
     finally:
         for reader in tree.readers:
             reader.close()  # nobody comes back to these files: leave them free for others
-    return _statistics(tree, states, deltas)
+    return totals.statistics(tree.layouts[0])
 
 
-def _work(tree: ShardTree) -> Iterator[tuple[ShardReader, WellLayout, FieldLayout, int, int]]:
-    """(reader, layout, field, trajectory, weight), shard by shard."""
-    for reader, layout in zip(tree.readers, tree.layouts, strict=True):
-        for part in layout.fields:
-            if part.sample_varying:
-                yield from ((reader, layout, part, trajectory, 1) for trajectory in range(layout.n_trajectories))
-            else:
-                yield reader, layout, part, 0, layout.n_trajectories
+def scan_all(work: Sequence[FieldWork], jobs: int) -> Iterator[tuple[FieldWork, list[FrameSeries]]]:
+    """Scan on `jobs` threads; in the order of `work`, so that sums do not depend on who was first."""
+    if jobs == 1:
+        yield from ((item, item.scan()) for item in work)
+        return
+    with ThreadPoolExecutor(jobs, thread_name_prefix="wellkit-scan") as pool:
+        waiting: deque[tuple[FieldWork, Future[list[FrameSeries]]]] = deque()
+        try:
+            for item in work:
+                waiting.append((item, pool.submit(item.scan)))
+                if len(waiting) > 2 * jobs:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _statistics(tree: ShardTree, states: Mapping[str, _Moments], deltas: Mapping[str, _Moments]) -> Statistics:
-    content: dict[str, dict[str, Any]] = {statistic: {} for statistic in STATISTICS}
-    first = tree.layouts[0]
-    for part in first.fields:
-        shape = (first.n_spatial_dims,) * part.order
-        for suffix, moments in (("", states[part.name]), ("_delta", deltas[part.name])):
-            if suffix and not moments.count.any():
-                continue  # constant in time, or a single frame
-            if not np.all(moments.count):
-                raise DataValueError(f"{first.location} and its like: field {part.name!r} holds nothing but NaN")
-            results = moments.results(shape)
-            for key, value in zip(("mean", "std", "rms"), results, strict=True):
-                content[key + suffix][part.name] = value
-    return Statistics.model_validate(content)
+@dataclass
+class FieldTotals:
+    """Moments of every field over many trajectories; plain data, to be sent between processes and joined."""
+
+    states: dict[str, Moments] = field(default_factory=dict)
+    deltas: dict[str, Moments] = field(default_factory=dict)
+
+    def add(self, work: FieldWork, series: FrameSeries) -> None:
+        """Take one trajectory. What all trajectories of a shard share counts once for each of them."""
+        weight = 1 if work.field.sample_varying else work.layout.n_trajectories
+        self.states.setdefault(work.field.name, Moments()).merge(series.states.over_frames(), weight=weight)
+        self.deltas.setdefault(work.field.name, Moments()).merge(series.deltas.over_frames(), weight=weight)
+
+    def merge(self, other: FieldTotals) -> None:
+        """Join those of other trajectories."""
+        for mine, theirs in ((self.states, other.states), (self.deltas, other.deltas)):
+            for name, moments in theirs.items():
+                mine.setdefault(name, Moments()).merge(moments)
+
+    def statistics(self, first: WellLayout) -> Statistics:
+        """What `stats.yaml` holds.
+
+        Args:
+            first: the layout of one of the shards: fields in their order, and their shapes.
+
+        Raises:
+            DataValueError: a field holds nothing but NaN.
+        """
+        content: dict[str, dict[str, Any]] = {statistic: {} for statistic in STATISTICS}
+        for part in first.fields:
+            shape = (first.n_spatial_dims,) * part.order
+            for suffix, moments in (("", self.states[part.name]), ("_delta", self.deltas[part.name])):
+                if suffix and not moments.count.any():
+                    continue  # constant in time, or a single frame
+                if not np.all(moments.count):
+                    raise DataValueError(f"{first.location} and its like: field {part.name!r} holds nothing but NaN")
+                for key, value in zip(("mean", "std", "rms"), moments.results(shape), strict=True):
+                    content[key + suffix][part.name] = value
+        return Statistics.model_validate(content)
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """One field of one trajectory, read in blocks."""
-
-    reader: ShardReader
-    layout: WellLayout
-    field: FieldLayout
-    trajectory: int
-    weight: int
-    omit: bool
-
-    def run(self, states: _Moments, deltas: _Moments) -> None:
-        """Add every value to `states` and every difference between consecutive frames to `deltas`."""
-        for slab, frames_per_block in self._slabs():
-            before: np.ndarray | None = None
-            for first in range(0, self._n_steps, frames_per_block):
-                last = min(first + frames_per_block, self._n_steps)
-                values, has_nan = self._read(first, last, slab)
-                self._add(states, values, has_nan)
-                if before is not None:
-                    self._add(deltas, values[:, :1] - before, has_nan or bool(np.isnan(before).any()))
-                if last - first > 1:
-                    self._add(deltas, values[:, 1:] - values[:, :-1], has_nan)
-                before = values[:, -1:].copy()
-
-    @property
-    def _n_steps(self) -> int:
-        return self.layout.n_steps if self.field.time_varying else 1
-
-    def _add(self, moments: _Moments, values: np.ndarray, has_nan: bool) -> None:
-        moments.add(values.reshape(values.shape[0], -1), weight=self.weight, has_nan=has_nan)
-
-    def _slabs(self) -> Iterator[tuple[tuple[slice, ...], int]]:
-        """(box in space, frames a block): one box where a frame fits a block, else slabs along the first axis."""
-        resolution = self.layout.resolution
-        sizes = [size if varies else 1 for size, varies in zip(resolution, self.field.dim_varying, strict=True)]
-        frame = prod(sizes) * self.field.n_components(len(sizes))
-        axis = next((number for number, varies in enumerate(self.field.dim_varying) if varies), 0)
-        length = sizes[axis]
-        rows = length if frame <= BLOCK_VALUES else max(1, BLOCK_VALUES * length // frame)
-        frames_per_block = max(1, BLOCK_VALUES * length // (frame * rows))
-        for first in range(0, length, rows):
-            box = [slice(0, size) for size in resolution]
-            if self.field.dim_varying[axis]:
-                box[axis] = slice(first, min(first + rows, length))
-            yield tuple(box), frames_per_block
-
-    def _read(self, first: int, last: int, slab: tuple[slice, ...]) -> tuple[np.ndarray, bool]:
-        """(frames first..last as float64 (component, frame, point), whether there are NaN among them)."""
-        selection = self.field.selection(self.trajectory, slice(first, last), slab)
-        raw = self.reader.read(self.field.path, selection)
-        components = self.field.n_components(self.layout.n_spatial_dims)
-        # Components first: sums along contiguous memory are several times faster, and pairwise.
-        values = np.ascontiguousarray(np.moveaxis(raw.reshape(last - first, -1, components), -1, 0), np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
-            total = values.sum()
-        if np.isfinite(total):
-            return values, False  # a sum is finite only if every term is
-        wrong = np.isinf(values) if self.omit else ~np.isfinite(values)
-        if wrong.any():
-            raise self._not_finite(values, wrong, first)
-        return values, bool(np.isnan(values).any())
-
-    def _not_finite(self, values: np.ndarray, wrong: np.ndarray, first: int) -> DataValueError:
-        frame = int(np.argmax(wrong.any(axis=(0, 2))))
-        kind = "NaN" if np.isnan(values[:, frame][wrong[:, frame]]).any() else "infinity"
-        trajectory = f"trajectory {self.trajectory}, " if self.field.sample_varying else ""
-        place = f"frame {first + frame}" if self.field.time_varying else "constant in time"
-        count = int(wrong[:, frame].sum())
-        advice = (
-            "; if NaN marks points outside the domain, leave them out with nan='omit' (--nan omit)"
-            if kind == "NaN"
-            else "; statistics of such data mean nothing"
-        )
-        return DataValueError(
-            f"{self.layout.location}: field {self.field.name!r}, {trajectory}{place}: {kind} in {count} of "
-            f"{wrong[:, frame].size} values{advice}"
-        )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One value that two sets of statistics do not share; None where one has none.
-
-    `relative` is |a - b| over the larger of the two, for means over the larger spread: what it does to normalized data.
-    """
-
-    statistic: Statistic
-    component: str
-    recorded: float | None
-    computed: float | None
-    relative: float
-
-
-def component_values(statistics: Statistics) -> dict[str, dict[Statistic, float]]:
-    """Values by component: {"density": {"mean": ...}, "velocity[0]": ..., "stress[0,1]": ...}."""
-    table: dict[str, dict[Statistic, float]] = {}
-    for statistic in STATISTICS:
-        for name, value in getattr(statistics, statistic).items():
-            shape = shape_of(value)
-            for index, number in zip(np.ndindex(shape), numbers_in(value), strict=True):
-                component = f"{name}[{','.join(map(str, index))}]" if shape else name
-                table.setdefault(component, {})[statistic] = number
-    return table
-
-
-def compare_statistics(recorded: Statistics, computed: Statistics) -> list[Difference]:
-    """Every value of either that is not the same in both, the largest relative difference first."""
-    before, after = component_values(recorded), component_values(computed)
-    found = []
-    for component in dict.fromkeys([*after, *before]):
-        old, new = before.get(component, {}), after.get(component, {})
-        for statistic in STATISTICS:
-            a, b = old.get(statistic), new.get(statistic)
-            if a == b:
-                continue
-            if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
-                found.append(Difference(statistic, component, a, b, math.inf))
-                continue
-            yardstick = _SPREAD.get(statistic, statistic)
-            scale = max(abs(old.get(yardstick, 0.0)), abs(new.get(yardstick, 0.0)), np.finfo(float).tiny)
-            found.append(Difference(statistic, component, a, b, abs(a - b) / scale))
-    return sorted(found, key=lambda difference: -difference.relative)
+def _not_finite(work: FieldWork, number: int, series: FrameSeries, frame: int) -> DataValueError:
+    has_nan = series.counts[frame, NAN] > 0
+    trajectory = f"trajectory {work.trajectories[number]}, " if work.field.sample_varying else ""
+    place = f"frame {frame}" if work.field.time_varying else "constant in time"
+    count = int(series.counts[frame, NAN] + series.counts[frame, INFINITE])
+    advice = (
+        "; if NaN marks points outside the domain, leave them out with nan='omit' (--nan omit)"
+        if has_nan
+        else "; statistics of such data mean nothing"
+    )
+    return DataValueError(
+        f"{work.layout.location}: field {work.field.name!r}, {trajectory}{place}: {'NaN' if has_nan else 'infinity'} "
+        f"in {count} of {series.n_values} values{advice}"
+    )
 
 
 __all__ = [

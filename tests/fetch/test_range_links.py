@@ -11,6 +11,7 @@ import pytest
 from tests.fetch.ranged import REPOSITORY, SHARD, SIZE, Published, expected, read
 from tests.hub.faults import leads_to, unavailable, with_headers
 from wellkit.errors import HubError, ShardError
+from wellkit.fetch import sockets
 from wellkit.fetch.hub import HubSource
 from wellkit.fetch.ranges import RangeReader
 
@@ -46,7 +47,11 @@ def test_a_store_that_refuses_new_links_too(large: Published) -> None:
     assert (len(large.asked("store")), len(large.asked("hub", "HEAD"))) == (2, 2)
 
 
-def test_a_store_that_moves_is_asked_for_again(large: Published) -> None:
+@pytest.mark.parametrize("through_session", [False, True])
+def test_a_store_that_moves_is_asked_for_again(
+    large: Published, through_session: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "needs_session", lambda address: through_session)
     reader = RangeReader()
     read(reader, large.ranges(4))
     large.hub.move_store()

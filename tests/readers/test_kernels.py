@@ -16,7 +16,7 @@ from tests.readers.local_shards import Stored, expected_window, same_bits, write
 from wellkit import compiled
 from wellkit.readers import kernels, numpy_kernels
 from wellkit.readers.local import LocalReader
-from wellkit.readers.output import load_kernels
+from wellkit.readers.output import load_kernels, repeat
 
 
 @given(st.binary(max_size=300), st.sampled_from([1, 2, 3, 4, 8]))
@@ -175,3 +175,20 @@ def test_kernels_are_kept_in_the_cache_where_the_package_cannot_be_written_to(
 def test_which_kernels_are_taken() -> None:
     assert load_kernels(None) is kernels
     assert load_kernels(False) is numpy_kernels
+
+
+@pytest.mark.parametrize("shape", [(96, 128, 2), (96, 129, 2), (7, 5), (0, 3), (150_000,)])
+@pytest.mark.parametrize("offset", [0, 1, 16])
+def test_copies_side_by_side(shape: tuple[int, ...], offset: int) -> None:
+    size = int(np.prod(shape))
+    values = np.arange(size + 1, dtype=np.float32)[1:].reshape(shape)
+    memory = np.full(8 * size + 80, -1, np.float32)
+    first = (-memory.ctypes.data % 64) // 4 + offset
+    out = memory[first : first + 8 * size].reshape(8, *shape)
+    repeat(values, out)
+    np.testing.assert_array_equal(out, np.stack([values] * 8))
+    assert (memory[:first] == -1).all()
+    assert (memory[first + 8 * size :] == -1).all()
+    other = np.empty(out.shape, np.float64)
+    repeat(values, other)
+    np.testing.assert_array_equal(other, out)

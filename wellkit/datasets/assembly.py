@@ -20,6 +20,7 @@ from wellkit.readers.indexed import IndexedReader
 from wellkit.readers.plan import FieldPlan, WindowBatch, WindowRequest
 from wellkit.readers.protocol import ShardReader, WindowReader
 from wellkit.readers.ranged import RangedReader
+from wellkit.readers.zarr import ZarrReader
 
 
 class Channel(NamedTuple):
@@ -139,7 +140,7 @@ class ShardAssembler:
     @property
     def source(self) -> WindowReader:
         """What reads windows of the shard; the same for all shards of a folder."""
-        assert isinstance(self._reader, IndexedReader | RangedReader)  # the others have no requests
+        assert isinstance(self._reader, IndexedReader | RangedReader | ZarrReader)  # the others have no requests
         return self._reader.windows
 
     def _plan(self, key: str, channels: tuple[Channel, ...]) -> tuple[FieldPlan, ...] | None:
@@ -149,7 +150,7 @@ class ShardAssembler:
 
     def _make_plan(self, channels: tuple[Channel, ...]) -> tuple[FieldPlan, ...] | None:
         norm, reader = self._normalization, self._reader
-        if not isinstance(reader, IndexedReader | RangedReader) or not (
+        if not isinstance(reader, IndexedReader | RangedReader | ZarrReader) or not (
             norm is None or isinstance(norm, Normalization)
         ):
             return None

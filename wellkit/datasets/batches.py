@@ -16,6 +16,7 @@ from wellkit.datasets.assembly import ShardAssembler, WindowSpec
 from wellkit.datasets.handover import SMALLEST, SharedBatch, shared_memory, stack_shared
 from wellkit.datasets.samples import SAMPLE_KEYS
 from wellkit.frameworks import Array, Framework, from_numpy, in_worker_process, register_collate, shared_array, stack
+from wellkit.readers.output import repeat
 from wellkit.readers.plan import WindowBatch
 
 
@@ -276,7 +277,7 @@ def read_batch(
             return None
         memory, batch[key] = new_array((size, *pieces[0].shape), pieces[0].dtype, framework, pool)
         if all(piece is pieces[0] for piece in pieces):
-            memory[...] = pieces[0]
+            repeat(pieces[0], memory)
         else:
             np.stack(pieces, out=memory)
     if framework == "jax":

@@ -77,7 +77,7 @@ def open_tree(
 
 
 # What all shards of a split have to share: (what, how to read it off a layout).
-_SHARED: tuple[tuple[str, Callable[[WellLayout], Any]], ...] = (
+SHARED: tuple[tuple[str, Callable[[WellLayout], Any]], ...] = (
     ("dataset name", lambda layout: layout.dataset_name),
     ("number of spatial dimensions", lambda layout: layout.n_spatial_dims),
     ("resolution", lambda layout: layout.resolution),
@@ -91,7 +91,7 @@ _SHARED: tuple[tuple[str, Callable[[WellLayout], Any]], ...] = (
 def _check_alike(first: WellLayout, other: WellLayout) -> None:
     if first.fields is other.fields and first.generator == other.generator:
         return  # one layout under two names
-    for what, of in _SHARED:
+    for what, of in SHARED:
         if of(first) != of(other):
             raise FormatError(
                 f"shards of one split differ in {what}: {first.location} has {of(first)}, {other.location} has "

@@ -26,6 +26,10 @@ class BrokenAnswerError(ConnectionError):
     """The answer breaks off, or is not what was asked for; another attempt may go well."""
 
 
+class UnreachableError(ConnectionError):
+    """There is no such host, or it takes no connections."""
+
+
 class WrongAnswerError(Exception):
     """The answer cannot be right, and would not be the next time. Its message continues "<location>: "."""
 

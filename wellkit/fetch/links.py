@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,12 +26,14 @@ from wellkit.fetch.answers import (
     NoSuchBytesError,
     RedirectError,
     StatusError,
+    UnreachableError,
 )
-from wellkit.fetch.hub import TIMEOUT, HubSource
+from wellkit.fetch.hub import HubSource
 from wellkit.fetch.listing import HubPlace
 from wellkit.fetch.parallel import Job
 from wellkit.fetch.plan import check_paths
 from wellkit.fetch.redirects import Trail
+from wellkit.fetch.requests import longest_stall
 from wellkit.fetch.sockets import fetch
 from wellkit.fetch.traffic import PAUSES, Traffic
 from wellkit.settings import hub_offline
@@ -41,7 +42,6 @@ _MARGIN = 60.0  # seconds before the end of a link that it is renewed, and at mo
 _MARGIN_SHARE = 0.25  # of its life
 _MOST_FILES = 1 << 14
 _REFUSED = frozenset({401, 403, 404, 410})  # how stores answer links that they no longer take
-_NOT_THERE = (ConnectionRefusedError, socket.gaierror)
 Patiently = Callable[[Callable[[], "Link"]], "Link"]
 _DATE = re.compile(r"\d{8}T\d{6}Z")
 
@@ -128,7 +128,7 @@ class HubFile:
                 if link.is_own or was_renewed or error.response.status_code not in _REFUSED:
                     raise
                 moved = None
-            except _NOT_THERE:
+            except (ConnectionRefusedError, UnreachableError):
                 self._forget(link)
                 raise
             if moved is not None:
@@ -182,7 +182,9 @@ class HubFile:
         told: dict[str, str] = {}
         while True:
             headers = source.headers(address)
-            response = get_session().request("HEAD", address, headers=headers, timeout=TIMEOUT, follow_redirects=False)
+            response = get_session().request(
+                "HEAD", address, headers=headers, timeout=longest_stall(), follow_redirects=False
+            )
             hf_raise_for_status(response)
             told |= {name: value for name, value in _facts(response).items() if value and name not in told}
             if not response.has_redirect_location:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import get_session
 from huggingface_hub.utils import _http
 
-from wellkit.fetch.answers import REDIRECTS, Answer, BrokenAnswerError, RedirectError, check_headers
+from wellkit.fetch.answers import REDIRECTS, Answer, BrokenAnswerError, RedirectError, UnreachableError, check_headers
 from wellkit.fetch.parallel import Job
 from wellkit.settings import has_proxy
 
@@ -49,7 +49,12 @@ def fetch_by_session(
     asked = {**headers, "Range": f"bytes={start}-{stop - 1}"}
     traffic.add(requests=1)
     request = session.build_request("GET", address, headers=asked, timeout=timeout)
-    response = session.send(request, stream=True, follow_redirects=False)
+    try:
+        response = session.send(request, stream=True, follow_redirects=False)
+    except Exception as error:
+        if type(error).__name__ != "ConnectError":  # of httpx, or its successor
+            raise
+        raise UnreachableError(str(error)) from error
     try:
         told = response.headers
         if response.status_code in REDIRECTS and told.get("Location"):

@@ -26,6 +26,7 @@ from wellkit.fetch.answers import (
     BrokenAnswerError,
     RedirectError,
     StatusError,
+    UnreachableError,
     WrongAnswerError,
     check_headers,
 )
@@ -145,11 +146,14 @@ def _network() -> Iterator[None]:
         ) from error
     except http.client.InvalidURL as error:
         raise WrongAnswerError("the server redirects to what is no address; check HF_ENDPOINT") from error
-    except (OSError, http.client.HTTPException) as error:  # no such host, no route, TLS, no HTTP
+    except socket.gaierror as error:
+        raise UnreachableError(error.strerror) from error
+    except (OSError, http.client.HTTPException) as error:  # no route, TLS, no HTTP
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BrokenAnswerError(" ".join(text.split())[:100]) from error
 
 
+@_network()
 def fetch(
     address: str,
     headers: Mapping[str, str],
@@ -176,21 +180,6 @@ def fetch(
         ConnectionError, TimeoutError: the connection fails, breaks or stalls; `StatusError`, `BrokenAnswerError`.
         WrongAnswerError: what came is not what was asked for, and would not be the next time.
     """
-    with _network():
-        return _fetch(address, headers, start, stop, into, size, job, traffic, check)
-
-
-def _fetch(
-    address: str,
-    headers: Mapping[str, str],
-    start: int,
-    stop: int,
-    into: memoryview,
-    size: int | None,
-    job: Job,
-    traffic: Traffic,
-    check: Callable[[Answer], None],
-) -> Answer:
     parts = urlsplit(address)
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
     asked = {**headers, "Range": f"bytes={start}-{stop - 1}"}

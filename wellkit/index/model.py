@@ -6,11 +6,11 @@ The index of a shard is enough to parse its layout (`ShardIndex.root`) and to re
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,8 +25,29 @@ MISSING = -1  # offset of a chunk that was never written: it reads as the fill v
 class Codec(NamedTuple):
     """One step that a chunk went through on its way to disk. `element_size` is shuffle's, in bytes."""
 
-    name: Literal["shuffle", "deflate", "fletcher32"]
+    name: Literal["shuffle", "deflate", "fletcher32", "gzip", "zstd", "blosc", "crc32c"]
     element_size: int
+
+
+class ChunkFiles(Protocol):
+    """Chunks that lie in files of their own, found when they are asked for. Thread-safe."""
+
+    def stored(self, number: int, limit: int, take: Callable[[int], np.ndarray]) -> np.ndarray | None:
+        """The bytes of a chunk as stored, uint8, in memory that `take` gives; None where it was never written.
+
+        Args:
+            number: of the chunk, in C order over the grid.
+            limit: bytes; more than so many are no such chunk.
+
+        Raises:
+            DataNotFoundError: the array is gone.
+            ShardError: its file cannot be read, or contradicts itself; names the file.
+        """
+        ...
+
+    def describe(self, number: int) -> str:
+        """The file that holds a chunk, for messages."""
+        ...
 
 
 def _nowhere() -> np.ndarray:
@@ -55,6 +76,8 @@ class ArrayIndex:
         fill: one element.
         inline: the whole array's elements in C order, little-endian; None unless the layout is "inline".
         reason: why the layout is "fallback"; else empty.
+        files: chunked: where the chunks are if not in the shard's one file; `offsets`, `sizes` and `filter_masks` are
+            empty then.
     """
 
     name: str
@@ -70,6 +93,12 @@ class ArrayIndex:
     fill: bytes = b""
     inline: bytes | None = None
     reason: str = ""
+    files: ChunkFiles | None = None
+
+    @property
+    def lies_plain(self) -> bool:
+        """Whether the chunks that were written lie in the shard's file as they are in memory."""
+        return not self.codecs and self.files is None
 
     @property
     def itemsize(self) -> int:

@@ -16,8 +16,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from wellkit.errors import DataNotFoundError, ShardError, WellkitError
-from wellkit.index.child import ANSWER, ERROR, INDEX, MISSING
+from wellkit.index.child import ANSWER, ERROR, INDEX, MISSING, VALUES
 from wellkit.index.columns import BadIndexError, unpack
 from wellkit.index.hdf5 import INLINE_LIMIT
 from wellkit.index.model import ShardIndex
@@ -66,13 +68,28 @@ class Indexer:
         """
         extents = [[start, len(content)] for start, content in pieces]
         request = {"path": where, "size": size, "pieces": extents, "fingerprint": with_fingerprint}
-        return self._ask(where, request, [content for _, content in pieces])
+        found = self._ask(where, request, [content for _, content in pieces])
+        assert not isinstance(found, np.ndarray)
+        return found
+
+    def read(self, where: str, name: str, selection: Sequence[int | slice]) -> np.ndarray:
+        """`selection` of an array of a shard, through libhdf5: for arrays whose place an index cannot tell.
+
+        Raises:
+            ShardError: as `index`.
+        """
+        chosen = [[part.start, part.stop, part.step] if isinstance(part, slice) else int(part) for part in selection]
+        found = self._ask(where, {"path": where, "array": name, "selection": chosen}, ())
+        assert isinstance(found, np.ndarray)
+        return found
 
     def start(self) -> None:
         """Start the child now, so that it is ready when it is needed."""
         self._running()
 
-    def _ask(self, where: str, request: dict[str, Any], contents: Sequence[bytes]) -> ShardIndex | list[Gap]:
+    def _ask(
+        self, where: str, request: dict[str, Any], contents: Sequence[bytes]
+    ) -> ShardIndex | list[Gap] | np.ndarray:
         request |= {"seconds": self._timeout, "inline_limit": self._inline_limit}
         try:
             child = self._running()
@@ -98,6 +115,8 @@ class Indexer:
         try:
             if kind == MISSING and "size" in request:
                 return _gaps(answer, request["size"])
+            if kind == VALUES and "array" in request:
+                return _array(answer)
             packed = unpack(answer, where)
             if kind != INDEX or len(packed) != 1:
                 raise BadIndexError("not one index")
@@ -106,7 +125,7 @@ class Indexer:
             return ShardIndex(found.size, found.fingerprint, arrays, dict(found.attributes))
         except (BadIndexError, ValueError, TypeError, IndexError) as error:
             self.close()
-            raise ShardError(f"{where}: parsing it gave no usable index ({error}); {_DAMAGED}") from error
+            raise ShardError(f"{where}: parsing it gave no usable answer ({error}); {_DAMAGED}") from error
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is not None:
@@ -168,6 +187,14 @@ def _gaps(content: bytes, size: int) -> list[Gap]:
     if not gaps or not all(0 <= start < stop <= size and 0 <= rank <= 32 for start, stop, rank in gaps):
         raise ValueError("it asks for bytes outside the file")
     return gaps
+
+
+def _array(content: bytes) -> np.ndarray:
+    """The values that a child read. Raises ValueError or TypeError."""
+    head, _, raw = content.partition(b"\n")
+    told = json.loads(head)
+    values = np.frombuffer(raw, np.dtype(told["dtype"]))
+    return values.reshape([int(size) for size in told["shape"]]).astype(values.dtype.newbyteorder("="), copy=False)
 
 
 class _TimeoutError(Exception):

@@ -56,12 +56,12 @@ class Frame:
             if field.kind == "boxes":
                 self._inner = field.in_chunk(trajectory, frame)
             for box in field.boxes:
-                offset = int(array.offsets[slab + box.number])
-                if array.codecs or offset == MISSING:
-                    self.pieces.append(pieces.plan_chunk(path, field, slab + box.number))
+                number = slab + box.number
+                if not array.lies_plain or array.offsets[number] == MISSING:
+                    self.pieces.append(pieces.plan_chunk(path, field, number))
                 else:
                     first, nbytes = field.part_of_chunk(self._inner)
-                    self.pieces.append(pieces.plan_range(path, field, offset + first, nbytes))
+                    self.pieces.append(pieces.plan_range(path, field, int(array.offsets[number]) + first, nbytes))
 
     def place(self) -> tuple[np.ndarray, int]:
         """(memory, uint8, and the byte in it where the first needed element lies). The pieces must be there."""

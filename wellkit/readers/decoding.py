@@ -88,7 +88,8 @@ def _suits(window: ChunkedWindow) -> bool:
         window.geometry.is_float32
         and window.head.dtype == np.float32
         and all(
-            field.kind == "contiguous" or (field.kind == "chunk" and _bits(field.array.codecs))
+            field.kind == "contiguous"
+            or (field.kind == "chunk" and field.array.files is None and _bits(field.array.codecs))
             for field in window.geometry.fields
         )
     )

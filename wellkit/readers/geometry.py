@@ -178,7 +178,7 @@ class FieldGeometry:
         """The file offset of the frame's first needed element; MISSING if it does not lie in the file as it is."""
         if self.kind == "contiguous":
             return self.array.offset + self.offset(trajectory, frame)
-        if self.kind != "chunk" or self.array.codecs:
+        if self.kind != "chunk" or not self.array.lies_plain:
             return MISSING
         place = int(self.array.offsets[self.slab(trajectory, frame) + self.boxes[0].number])
         return MISSING if place == MISSING else place + self.offset(trajectory, frame)
@@ -255,7 +255,7 @@ class WindowGeometry:
         self.scales = _constants(fields, 1)
         self.counts = tuple((0,) * plan.components for plan in fields)
         self.is_float32 = all(field.dtype == np.dtype("<f4") for field in self.fields)
-        self._in_file = all(f.kind == "contiguous" or (f.kind == "chunk" and not f.array.codecs) for f in self.fields)
+        self._in_file = all(f.kind == "contiguous" or (f.kind == "chunk" and f.array.lies_plain) for f in self.fields)
         leads = [field.n_leads for field in self.fields] or [(0, 0)]
         self._n_leads = min(trajectories for trajectories, _ in leads), min(frames for _, frames in leads)
         self.spans = np.array([f.span for f in self.fields], dtype=np.int64)

@@ -14,10 +14,14 @@ import numpy as np
 from deflate import DeflateError, zlib_decompress
 
 from wellkit.errors import ShardError
-from wellkit.index.model import MISSING, ArrayIndex, Codec
+from wellkit.index.model import MISSING, ArrayIndex, ChunkFiles, Codec
+from wellkit.readers.codecs import DECODERS
+from wellkit.readers.descriptors import DAMAGED
 from wellkit.readers.stored import StoredFile, TakeBuffer
 
 _CHECKSUM = 4  # bytes
+_CHECKSUMS = ("fletcher32", "crc32c")
+_COMPRESSORS = ("deflate", "gzip", "zstd", "blosc")
 _KEPT = 8 << 20  # bytes of a thread's scratch that it keeps
 
 
@@ -87,27 +91,52 @@ def decode_chunk(file: StoredFile, array: ArrayIndex, number: int, kernels: Modu
         return np.tile(np.frombuffer(array.fill, np.uint8), array.chunk_nbytes // array.itemsize)
     mask = 0 if array.filter_masks is None else int(array.filter_masks[number])
     codecs = [codec for bit, codec in enumerate(array.codecs) if not mask >> bit & 1]
-    moves = any(codec.name != "fletcher32" for codec in codecs)
-    data = file.stored(place, size, _SCRATCH.take if moves else take)
+    data = file.stored(place, size, _SCRATCH.take if _moves(codecs) else take)
     try:
-        while codecs:
-            codec = codecs.pop()
-            data = _undo(codec, data, _largest(array.chunk_nbytes, codecs), kernels, take)
-        if data.size != array.chunk_nbytes:
-            raise _BadChunkError(f"it decodes to {data.size} bytes, not {array.chunk_nbytes}")
+        return _undo_all(codecs, data, array.chunk_nbytes, kernels, take)
     except _BadChunkError as error:
         raise ShardError(
             f"{file.path}: chunk {number} of array {array.name!r} at byte {place} cannot be decoded ({error}); "
             f"{file.advice}"
         ) from error.__cause__
+
+
+def decode_apart(
+    files: ChunkFiles, array: ArrayIndex, number: int, kernels: ModuleType, take: TakeBuffer
+) -> np.ndarray:
+    """As `decode_chunk`, of an array whose chunks lie in files of their own. Raises DataNotFoundError too."""
+    codecs = list(array.codecs)
+    limit = _largest(array.chunk_nbytes, codecs)
+    data = files.stored(number, limit, _SCRATCH.take if _moves(codecs) else take)
+    if data is None:
+        return np.tile(np.frombuffer(array.fill, np.uint8), array.chunk_nbytes // array.itemsize)
+    try:
+        return _undo_all(codecs, data, array.chunk_nbytes, kernels, take)
+    except _BadChunkError as error:
+        raise ShardError(
+            f"{files.describe(number)}: chunk {number} of array {array.name!r} cannot be decoded ({error}); {DAMAGED}"
+        ) from error.__cause__
+
+
+def _moves(codecs: list[Codec]) -> bool:
+    """Whether what is decoded lies elsewhere than what was stored."""
+    return any(codec.name not in _CHECKSUMS for codec in codecs)
+
+
+def _undo_all(codecs: list[Codec], data: np.ndarray, nbytes: int, kernels: ModuleType, take: TakeBuffer) -> np.ndarray:
+    while codecs:
+        codec = codecs.pop()
+        data = _undo(codec, data, _largest(nbytes, codecs), kernels, take)
+    if data.size != nbytes:
+        raise _BadChunkError(f"it decodes to {data.size} bytes, not {nbytes}")
     return data
 
 
 def _largest(nbytes: int, left: list[Codec]) -> int:
     """Bytes that codecs still to be undone can start from, at most."""
-    if any(codec.name == "deflate" for codec in left):
+    if any(codec.name in _COMPRESSORS for codec in left):
         return 2 * nbytes + (1 << 16)
-    return nbytes + _CHECKSUM * sum(codec.name == "fletcher32" for codec in left)
+    return nbytes + _CHECKSUM * sum(codec.name in _CHECKSUMS for codec in left)
 
 
 def _undo(codec: Codec, data: np.ndarray, limit: int, kernels: ModuleType, take: TakeBuffer) -> np.ndarray:
@@ -115,6 +144,11 @@ def _undo(codec: Codec, data: np.ndarray, limit: int, kernels: ModuleType, take:
         return _inflate(data, limit)
     if codec.name == "fletcher32":
         return _verified(data, kernels)
+    if codec.name != "shuffle":
+        try:
+            return DECODERS[codec.name](data, limit, take)
+        except ValueError as error:
+            raise _BadChunkError(str(error)) from error
     if codec.element_size < 1:
         raise _BadChunkError(f"shuffle of {codec.element_size}-byte elements")
     out = take(data.size)

@@ -80,12 +80,12 @@ LINE = 64  # bytes of a cache line
 
 
 def _store_line(typing_context: Any, target: Any, source: Any) -> Any:
-    """Copy one cache line past the caches; both addresses are multiples of its size."""
+    """Copy one cache line past the caches; the target is a multiple of its size."""
     signature = _types.void(_types.uintp, _types.uintp)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         line = ir.VectorType(ir.FloatType(), LINE // 4).as_pointer()
-        values = builder.load(builder.inttoptr(arguments[1], line), align=LINE)
+        values = builder.load(builder.inttoptr(arguments[1], line), align=1)
         store = builder.store(values, builder.inttoptr(arguments[0], line), align=LINE)
         store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
@@ -443,6 +443,14 @@ def _read_tiles(
     return looks < patience
 
 
+def _repeat(source, target, n_bytes, copies):
+    """Copies of what lies at `source`, side by side from `target` on; target and size are multiples of a cache line."""
+    for at in range(0, n_bytes, LINE):
+        for copy in range(copies):
+            _stream(np.uintp(target + copy * n_bytes + at), np.uintp(source + at))
+    _drain()
+
+
 def _unshuffle(source, out, size):
     """Undo HDF5's shuffle, see `wellkit.readers.numpy_kernels.unshuffle`."""
     n = source.size // size
@@ -502,5 +510,6 @@ def _fletcher32(data):
 gather_steps = _kernel(_gather_steps)
 read_mapped = _kernel(_read_mapped)
 read_tiles = _kernel(_read_tiles)
+repeat = _kernel(_repeat)
 unshuffle = _kernel(_unshuffle)
 fletcher32 = _kernel(_fletcher32)

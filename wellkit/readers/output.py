@@ -16,6 +16,8 @@ from wellkit.errors import ArgumentError
 from wellkit.readers.geometry import WindowGeometry
 from wellkit.readers.plan import WindowRequest
 
+WORTH_STREAMING = 1 << 19  # bytes of output, above which whoever reads them will not find them in a cache anyway
+_LINE = 64  # bytes of a cache line
 _KEPT_WEIGHT = 1 << 14  # half of the chunks that kept geometries name: they take 10 MB at most
 _WEIGHT = 4  # of a field beside its chunks
 
@@ -64,6 +66,17 @@ _WARMING = _Warming()
 def warm_kernels() -> None:
     """Have the kernels imported and ready soon: half a second's work, for which a network leaves the time."""
     _WARMING.begin()
+
+
+def repeat(values: np.ndarray, out: np.ndarray) -> None:
+    """Fill `out`, axes (copy, ...), with `values`, axes (...), of the same type."""
+    kernels = load_kernels(None)
+    is_plain = values.flags.c_contiguous and out.flags.c_contiguous and values.dtype == out.dtype
+    is_aligned = values.nbytes % _LINE == out.ctypes.data % _LINE == 0
+    if is_plain and is_aligned and out.nbytes >= WORTH_STREAMING and hasattr(kernels, "repeat"):
+        kernels.repeat(values.ctypes.data, out.ctypes.data, values.nbytes, len(out))
+    else:
+        out[...] = values
 
 
 def check_output(requests: Sequence[WindowRequest], out: np.ndarray, tail: np.ndarray | None) -> np.ndarray:

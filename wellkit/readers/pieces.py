@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 
 from wellkit.readers.geometry import FieldGeometry
-from wellkit.readers.inflate import decode_chunk
+from wellkit.readers.inflate import decode_apart, decode_chunk
 from wellkit.readers.stored import StoredFiles
 
 _NEW, _LOADING, _READY, _FAILED = range(4)
@@ -95,6 +95,8 @@ class Pieces:
 
     def _load(self, piece: Piece) -> np.ndarray:
         path, field, place, nbytes = piece.source
+        if field.array.files is not None:
+            return decode_apart(field.array.files, field.array, place, self._kernels, self._take)
         with self._files.use(path) as file:
             if nbytes == 0:
                 return decode_chunk(file, field.array, place, self._kernels, self._take)

@@ -16,6 +16,7 @@ import numpy as np
 from wellkit.errors import ShardError
 from wellkit.readers.descriptors import CAN_BRING_IN, Descriptors, OpenFile
 from wellkit.readers.geometry import WindowGeometry
+from wellkit.readers.output import WORTH_STREAMING
 from wellkit.readers.plan import WindowRequest
 from wellkit.readers.workers import POOL, is_alone, share
 
@@ -23,7 +24,6 @@ Source = Literal["auto", "mmap", "pread"]
 
 _TILE = 1 << 19  # bytes: with what it becomes, a tile fits into a core's second-level cache
 _WORTH_MAPPING = 1 << 18  # bytes side by side, below which copying them costs less than a map
-_WORTH_STREAMING = 1 << 19  # bytes of output, above which whoever reads them will not find them in a cache anyway
 _SHARE = 1 << 19  # bytes of output for each thread, below which another one is of no use
 _AT_ONCE = 64  # windows, each of which may hold a file of its own open
 _SHORT_RUN = 1 << 17  # bytes of a frame below which neighbouring frames are read as one
@@ -144,7 +144,7 @@ class _Group:
         if CAN_BRING_IN and not geometry.is_sparse and n_bytes <= _MOST_AT_ONCE:
             self._bring_in()
         threads = max(1, min(threads, n_bytes // _SHARE))
-        streams = n_bytes >= _WORTH_STREAMING
+        streams = n_bytes >= WORTH_STREAMING
         if all(_maps(file, geometry, source, threads) for file in self._files):
             left = self._map(kernels, streams, threads)
             if not left:

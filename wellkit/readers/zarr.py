@@ -1,7 +1,8 @@
 """Zarr shards: groups of format 2 and 3, sharded or not, on local disk and over fsspec.
 
-zarr-python reads metadata and decodes chunks. Consolidated metadata are used where they are there; without them,
-the groups of a shard are found by listing, which plain HTTP servers may not offer.
+zarr-python reads metadata. Windows of local arrays with the usual codecs are read as those of HDF5 shards are, by
+`wellkit.readers.local`; zarr-python decodes the chunks of all others. Consolidated metadata are used where they are
+there; without them, the groups of a shard are found by listing, which plain HTTP servers may not offer.
 
 A chunk that is not stored holds the array's fill value: so says the format, and a chunk that got lost looks the same.
 """
@@ -21,6 +22,11 @@ import numpy as np
 
 from wellkit.errors import DataNotFoundError, FormatError, MissingDependencyError, ShardError, WellkitError
 from wellkit.frameworks import require
+from wellkit.index.model import ArrayIndex
+from wellkit.index.zarr import index_zarr_array
+from wellkit.readers.codecs import available, crc32c
+from wellkit.readers.indexed import local_windows
+from wellkit.readers.protocol import WindowReader
 from wellkit.storage import explain, locate, without_secrets
 
 _METADATA = ("zarr.json", ".zarray", ".zgroup")
@@ -77,6 +83,26 @@ class ZarrReader:
         with self._reading(name):
             values = np.asarray(array[chosen])
         return np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
+
+    def array(self, name: str) -> ArrayIndex:
+        """Where the chunks of one array lie; its layout is "fallback" where only zarr-python can read it.
+
+        Raises:
+            FormatError: there is no such array.
+            ShardError: its metadata cannot be read.
+        """
+        place = locate(self.location, self._storage_options)
+        if not place.is_local:
+            return ArrayIndex(name, (), "", "fallback", (), reason="not on this machine's own file systems")
+        with self._reading(name):
+            array = self._open().array(name)
+            folder = os.path.join(os.path.abspath(place.path), *name.strip("/").split("/"))
+            return index_zarr_array(array, name, folder, available, crc32c)
+
+    @property
+    def windows(self) -> WindowReader:
+        """What reads windows of those arrays that `array` has found."""
+        return local_windows()
 
     def close(self) -> None:
         """Let go of what this process keeps of the shard's metadata. What is read next is looked up anew."""

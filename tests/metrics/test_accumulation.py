@@ -55,6 +55,7 @@ def test_sums_where_plain_ones_lose_everything() -> None:
     values = [1e16, *[1.0] * 10, -1e16]
     assert math.isclose(sum(values), 0.0)
     assert ExactSum(values).value == 10.0
+    assert metrics.exact_mean([1e16, 1.0, 1.0, -1e16]) == 0.5
     assert ExactSum(np.full((3, 4), 0.1)).value == 1.2000000000000002  # 12 times 0.1's own value, above 1.2
     assert ExactSum([5e-324] * 3).value == 1.5e-323
     assert ExactSum([1.7e308, 1.7e308]).value == math.inf

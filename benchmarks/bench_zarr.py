@@ -3,10 +3,10 @@
     python benchmarks/bench_zarr.py [--rounds 5] [--json FILE]
 
 The same arrays as HDF5 (contiguous), and as Zarr in chunks of one frame: format 2 with its default codec (blosc),
-format 3 with its default (zstd), uncompressed, and in shards of 20 frames. Every round, all ways read the same batches of
-8 random windows of 4 + 1 steps, z-scored. The hand-written loader reads each field's frames with one call of zarr-python,
-stacks the channels and the batch; it runs in one thread beside zarr-python's own. Figures are medians over rounds, ratios
-medians of the ratios within a round.
+format 3 with its default (zstd), uncompressed, and in shards of 20 frames. Every round, all ways read the same
+batches of 8 random windows of 4 + 1 steps, z-scored. The hand-written loader reads each field's frames with one call
+of zarr-python, stacks the channels and the batch; it runs in one thread beside zarr-python's own. Figures are medians
+over rounds, ratios medians of the ratios within a round.
 """
 
 from __future__ import annotations

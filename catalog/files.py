@@ -29,6 +29,13 @@ def parse_card(text: str, *, source: str) -> SimulationCard:
     return SimulationCard.parse(content, source=source)
 
 
+def card_text(card: SimulationCard) -> str:
+    """A card as the text of a card file, without what is as it is by default."""
+    content = card.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    content = {key: value for key, value in content.items() if value not in ([], {})}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+
+
 def read_card(path: Path) -> SimulationCard:
     """Read a card file.
 

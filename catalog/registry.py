@@ -40,20 +40,40 @@ def names(collection: str | None = None, kind: str | None = None) -> list[str]:
 
 
 def get(name: str) -> SimulationCard:
-    """The card of a dataset.
+    """The card of a dataset, or of one version of it.
+
+    Args:
+        name: NAME, NAME@VERSION, or the name that a version has of its own.
 
     Raises:
-        UnknownDatasetError: there is none of that name; the message names near matches.
+        UnknownDatasetError: there is none of that name or version; the message names near matches.
         DocumentError: the card, or another card of the user, cannot be used.
     """
     own = _own_cards()
-    if name in own:
-        return own[name][0]
-    if name in _builtin_names():
-        return _builtin_card(name)
+    if (found := _find(name, own)) is not None:
+        return found
+    bare, at, version = name.partition("@")
+    if at and (card := _find(bare, own)) is not None:
+        if (chosen := card.at_version(version)) is not None:
+            return chosen
+        versions = [known for known in (card.dataset_version, *(later.version for later in card.versions)) if known]
+        held = f"its versions are {', '.join(versions)}" if versions else "its card names no versions"
+        hint = did_you_mean(version, versions)
+        raise UnknownDatasetError(f"{bare} has no version {version!r}; {held}.{hint}")
+    for candidate in sorted({*own, *_builtin_names()}):
+        if name.startswith(candidate) and (card := _find(candidate, own)) is not None:
+            for later in card.versions:
+                if later.name == name and (chosen := card.at_version(later.version)) is not None:
+                    return chosen
     known = names()
     hint = did_you_mean(name, known) or " `wellkit list` names all datasets."
     raise UnknownDatasetError(f"no dataset is called {name!r} ({len(known)} are known).{hint}")
+
+
+def _find(name: str, own: dict[str, tuple[SimulationCard, str]]) -> SimulationCard | None:
+    if name in own:
+        return own[name][0]
+    return _builtin_card(name) if name in _builtin_names() else None
 
 
 def cards(collection: str | None = None, kind: str | None = None) -> list[SimulationCard]:

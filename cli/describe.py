@@ -268,6 +268,9 @@ def _data(card: SimulationCard) -> RenderableType:
     rows += [("mirror", mirror) for mirror in card.sources.mirrors]
     rows += [("", card.sources.note), ("licence", card.licence), ("software", card.software)]
     rows += [("version", card.dataset_version)]
+    for later in card.versions:
+        rows.append(("later", f"{later.version}: {card.name}@{later.version}, called {later.name}"))
+        rows.append(("", later.note))
     if card.generator:
         seed = "" if card.generator.seed is None else f", seed {card.generator.seed}"
         rows.append(("generator", f"{card.generator.name} {card.generator.version}{seed}"))

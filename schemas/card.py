@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field as Key
 from pydantic import model_validator
 
+from wellkit.errors import did_you_mean
 from wellkit.schemas.document import Document, Model
 from wellkit.schemas.erratum import Erratum, Scope
 from wellkit.schemas.field import Boundary, Field, Parameter, Scalar
 from wellkit.schemas.grid import Axis, Grid, Time
 from wellkit.schemas.statistics import STATISTICS, CardStatistics, shape_of
+from wellkit.schemas.version import DatasetVersion
 
 __all__ = [
     "Axis",
     "Boundary",
     "CardStatistics",
     "Citation",
+    "DatasetVersion",
     "Equation",
     "Erratum",
     "Field",
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 BYTES_PER_VALUE = 4  # The Well stores float32
+_OF_ONE_VERSION = frozenset({"trajectories", "sizes", "sources", "statistics", "generator"})
 
 
 class Equation(Model):
@@ -137,7 +141,8 @@ class SimulationCard(Document):
     licence: str | None = Key(default=None, description="SPDX identifier")
     software: str | None = Key(default=None, description="the code that computed the simulations")
     citations: tuple[Citation, ...] = ()
-    dataset_version: str | None = None
+    dataset_version: str | None = Key(default=None, description="the version that this card describes")
+    versions: tuple[DatasetVersion, ...] = Key(default=(), description="later ones, in order of their publication")
     errata: tuple[Erratum, ...] = ()
     generator: Generator | None = Key(default=None, description="only for generated data, never for published data")
     notes: str | None = None
@@ -164,6 +169,37 @@ class SimulationCard(Document):
         chosen = sorted((field for field in self.fields if field.varying is varying), key=lambda field: field.order)
         names = self.grid.axis_names
         return tuple(component for field in chosen for component in field.components(names))
+
+    def holds(self, erratum: Erratum) -> bool:
+        """Whether an erratum is about this version: it was not mended, or in a later one only."""
+        return erratum.fixed_in is None or erratum.fixed_in in {later.version for later in self.versions}
+
+    def at_version(self, version: str) -> Self | None:
+        """The card of a version: this one, or one of `versions`; None where there is none of that name."""
+        if version == self.dataset_version:
+            return self
+        for number, later in enumerate(self.versions):
+            if later.version == version:
+                return type(self).model_validate(self._content_of(number))
+        return None
+
+    def _content_of(self, number: int) -> dict[str, Any]:
+        later = self.versions[number]
+        same = {key: getattr(self, key) for key in type(self).model_fields if key not in _OF_ONE_VERSION}
+        made = {
+            **same,
+            "time": {**self.time.model_dump(), "counts": None},
+            "names_in_files": tuple(dict.fromkeys([*self.names_in_files, self.name])),
+            "splits": {name: {} for name in self.splits},
+            **later.changes,
+            "name": later.name,
+            "dataset_version": later.version,
+            "versions": self.versions[number + 1 :],
+        }
+        passed = {self.dataset_version, *(earlier.version for earlier in self.versions[: number + 1])}
+        if "errata" not in later.changes:
+            made["errata"] = tuple(erratum for erratum in self.errata if erratum.fixed_in not in passed)
+        return made
 
     @property
     def n_channels(self) -> int:
@@ -227,6 +263,24 @@ class SimulationCard(Document):
         for erratum in self.errata:
             if erratum.scope.field is not None and erratum.scope.field not in names:
                 raise ValueError(f"erratum {erratum.id!r} is about a field {erratum.scope.field!r} that the card lacks")
+        return self
+
+    @model_validator(mode="after")
+    def _check_versions(self) -> Self:
+        if self.versions and self.dataset_version is None:
+            raise ValueError("versions are told apart from dataset_version, which is missing")
+        named = [self.dataset_version, *(later.version for later in self.versions)]
+        if len(set(named)) < len(named):
+            raise ValueError(f"versions repeat: {', '.join(map(str, named))}")
+        for number, later in enumerate(self.versions):
+            # A version's own card lists what follows it, too: the name they all begin with is then an earlier one.
+            if later.name == self.name or not later.name.startswith((self.name, *self.names_in_files)):
+                raise ValueError(f"version {later.version} needs a name that begins with {self.name!r} and goes on")
+            unknown = [key for key in later.changes if key not in type(self).model_fields]
+            if unknown:
+                hint = did_you_mean(unknown[0], type(self).model_fields)
+                raise ValueError(f"version {later.version} changes {unknown[0]!r}, which is no key of a card.{hint}")
+            type(self).model_validate(self._content_of(number))
         return self
 
     @model_validator(mode="after")

@@ -11,8 +11,9 @@ from typing import Any
 
 from wellkit.schemas.card import SimulationCard
 from wellkit.schemas.document import Document
+from wellkit.schemas.manifest import Manifest
 
-DOCUMENTS: tuple[type[Document], ...] = (SimulationCard,)
+DOCUMENTS: tuple[type[Document], ...] = (SimulationCard, Manifest)
 FOLDER = Path(__file__).parent / "json"
 
 

@@ -78,6 +78,9 @@ class Result(Document):
     model: ScoredModel
     dataset: DatasetIdentity
     content_sha256: str = Field(description="of all frames of the split as read: float32, file by file, in order")
+    statistics_sha256: str | None = Field(
+        default=None, description="of the statistics beside the data, as canonical JSON; left out: there were none"
+    )
     protocol: Protocol
     one_step: OneStep
     rollout: Rollout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
@@ -117,6 +119,11 @@ class Statistics(Model):
     def to_mapping(self) -> dict[str, Any]:
         """Plain content for YAML: the six mappings, lists for vectors and tensors."""
         return Statistics.model_dump(self, mode="json", include={*map(str, STATISTICS)})
+
+    def sha256(self) -> str:
+        """SHA-256, hexadecimal, of the values: the same whatever the order of keys or the layout of the file."""
+        canonical = json.dumps(Statistics.to_mapping(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 class CardStatistics(Statistics):

@@ -49,7 +49,7 @@ class TrainConfig(Document):
         default=None,
         description="folder that holds <dataset>/data/...; left out: what was downloaded, else the Hub",
     )
-    model: str = Field(default="fno", description="fno or unet_convnext")
+    model: str = Field(default="fno", description="fno, tfno, unet_classic, unet_convnext or avit")
     model_arguments: dict[str, ModelArgument] = Field(
         default_factory=dict, description="arguments of the model beside those that follow from the data"
     )

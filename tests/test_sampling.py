@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,7 +49,7 @@ def test_restricted_trajectories_are_distinct_and_whole(count: int) -> None:
 
 def test_larger_restrictions_contain_smaller_ones() -> None:
     for argument in ("n_trajectories", "n_samples"):
-        other = {"n_samples": None, "n_trajectories": None}
+        other: dict[str, Any] = {"n_samples": None, "n_trajectories": None}
         sets = [set(restrict(TABLE, seed=7, **(other | {argument: n})).tolist()) for n in (1, 2, 4)]
         assert sets[0] < sets[1] < sets[2]
 

@@ -10,10 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wellkit.card_inference import infer_card
     from wellkit.datasets.delta import DeltaWellDataset
     from wellkit.datasets.well import WellDataset
-    from wellkit.fetch.download import download
     from wellkit.formats.well import BoundaryCondition
+    from wellkit.formats.well_arrays import write_dataset
+    from wellkit.integrity.download import download
+    from wellkit.integrity.repair import repair
+    from wellkit.integrity.verify import verify
     from wellkit.normalization import RMSNormalization, ZScoreNormalization
 
 __version__ = "0.1.0"
@@ -24,7 +28,9 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "augmentation": ("wellkit.augmentation", None),
     "metrics": ("wellkit.metrics", None),
     "errors": ("wellkit.errors", None),
-    "download": ("wellkit.fetch.download", "download"),
+    "download": ("wellkit.integrity.download", "download"),
+    "verify": ("wellkit.integrity.verify", "verify"),
+    "repair": ("wellkit.integrity.repair", "repair"),
     "WellDataset": ("wellkit.datasets.well", "WellDataset"),
     "DeltaWellDataset": ("wellkit.datasets.delta", "DeltaWellDataset"),
     "TrajectoryData": ("wellkit.datasets.samples", "TrajectoryData"),
@@ -35,6 +41,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "DataLoader": ("wellkit.loaders.loader", "DataLoader"),
     "WellDataModule": ("wellkit.loaders.datamodule", "WellDataModule"),
     "generate": ("wellkit.generation.generate", "generate"),
+    "write_dataset": ("wellkit.formats.well_arrays", "write_dataset"),
+    "infer_card": ("wellkit.card_inference", "infer_card"),
     "compute_statistics": ("wellkit.statistics", "compute_statistics"),
     "validate": ("wellkit.validation.validate", "validate"),
 }
@@ -56,8 +64,12 @@ __all__ = [
     "download",
     "errors",
     "generate",
+    "infer_card",
     "metrics",
+    "repair",
     "validate",
+    "verify",
+    "write_dataset",
 ]
 
 

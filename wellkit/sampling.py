@@ -45,22 +45,27 @@ def restrict(
     n_trajectories: float | int | None,
     n_samples: float | int | None,
     seed: int,
+    allowed: np.ndarray | None = None,
 ) -> np.ndarray:
     """Sample indices, int64, of a random subset: first of distinct trajectories, then of samples among theirs.
 
     Subsets of one seed are nested: a larger number contains the smaller one's. A float in (0, 1] is a share, an
     integer a count.
 
+    Args:
+        allowed: samples to choose from, int64, ascending; None for all. Trajectories without one of them do not count.
+
     Raises:
         ArgumentError: a share or count is not positive, or leaves nothing.
     """
     rng = np.random.default_rng(seed)
-    indices = np.arange(len(table), dtype=np.int64)
+    indices = np.arange(len(table), dtype=np.int64) if allowed is None else allowed.astype(np.int64)
     if n_trajectories is not None:
-        count = _count("restrict_num_trajectories", n_trajectories, table.n_trajectories)
-        order = np.arange(table.n_trajectories)
+        order = np.arange(table.n_trajectories) if allowed is None else np.unique(table.trajectories_of(allowed))
+        count = _count("restrict_num_trajectories", n_trajectories, len(order))
         rng.shuffle(order)
-        indices = table.of_trajectories(order[:count])
+        chosen = table.of_trajectories(order[:count])
+        indices = chosen if allowed is None else np.intersect1d(chosen, allowed, assume_unique=True)
     if n_samples is not None:
         count = _count("restrict_num_samples", n_samples, len(indices))
         rng.shuffle(indices)

@@ -76,6 +76,14 @@ def hub_endpoint() -> str:
     return (_variable("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
+def hub_cache_dir() -> Path | None:
+    """Where huggingface_hub's client keeps what it got: `$HF_HUB_CACHE`, `$HF_HOME/hub`, or None for its default."""
+    if chosen := _variable("HF_HUB_CACHE"):
+        return Path(chosen).expanduser()
+    home = _variable("HF_HOME")
+    return Path(home).expanduser() / "hub" if home else None
+
+
 def stall_timeout() -> float | None:
     """Seconds without a byte after which a connection is given up: `$HF_HUB_DOWNLOAD_TIMEOUT`, or None.
 

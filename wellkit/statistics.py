@@ -9,7 +9,6 @@ around a value near the mean, and joined so that a large offset costs no digits.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,16 +21,15 @@ import numpy as np
 from wellkit.datasets.sources import SPLITS, STATISTICS_FILE, find_shards, resolve_source
 from wellkit.datasets.tree import open_tree
 from wellkit.errors import ArgumentError, DataValueError
+from wellkit.formats.statistics_comparison import Difference, compare_statistics, component_values
 from wellkit.formats.statistics_file import load_statistics, statistics_hash, write_statistics
 from wellkit.formats.well import WellLayout
 from wellkit.readers.workers import usable_cores
 from wellkit.scanning.blocks import FieldWork, field_work
 from wellkit.scanning.columns import INFINITE, NAN
 from wellkit.scanning.frames import FrameSeries, Moments
-from wellkit.schemas.statistics import STATISTICS, Statistic, Statistics, numbers_in, shape_of
+from wellkit.schemas.statistics import STATISTICS, Statistics
 from wellkit.storage import locate
-
-_SPREAD: dict[Statistic, Statistic] = {"mean": "std", "mean_delta": "std_delta"}
 
 Progress = Callable[[int, int], None]
 """Called with (done, total), in fields of trajectories."""
@@ -206,51 +204,6 @@ def _not_finite(work: FieldWork, number: int, series: FrameSeries, frame: int) -
         f"{work.layout.location}: field {work.field.name!r}, {trajectory}{place}: {'NaN' if has_nan else 'infinity'} "
         f"in {count} of {series.n_values} values{advice}"
     )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One value that two sets of statistics do not share; None where one has none.
-
-    `relative` is |a - b| over the larger of the two, for means over the larger spread: what it does to normalized data.
-    """
-
-    statistic: Statistic
-    component: str
-    recorded: float | None
-    computed: float | None
-    relative: float
-
-
-def component_values(statistics: Statistics) -> dict[str, dict[Statistic, float]]:
-    """Values by component: {"density": {"mean": ...}, "velocity[0]": ..., "stress[0,1]": ...}."""
-    table: dict[str, dict[Statistic, float]] = {}
-    for statistic in STATISTICS:
-        for name, value in getattr(statistics, statistic).items():
-            shape = shape_of(value)
-            for index, number in zip(np.ndindex(shape), numbers_in(value), strict=True):
-                component = f"{name}[{','.join(map(str, index))}]" if shape else name
-                table.setdefault(component, {})[statistic] = number
-    return table
-
-
-def compare_statistics(recorded: Statistics, computed: Statistics) -> list[Difference]:
-    """Every value of either that is not the same in both, the largest relative difference first."""
-    before, after = component_values(recorded), component_values(computed)
-    found = []
-    for component in dict.fromkeys([*after, *before]):
-        old, new = before.get(component, {}), after.get(component, {})
-        for statistic in STATISTICS:
-            a, b = old.get(statistic), new.get(statistic)
-            if a == b:
-                continue
-            if a is None or b is None or not (math.isfinite(a) and math.isfinite(b)):
-                found.append(Difference(statistic, component, a, b, math.inf))
-                continue
-            yardstick = _SPREAD.get(statistic, statistic)
-            scale = max(abs(old.get(yardstick, 0.0)), abs(new.get(yardstick, 0.0)), np.finfo(float).tiny)
-            found.append(Difference(statistic, component, a, b, abs(a - b) / scale))
-    return sorted(found, key=lambda difference: -difference.relative)
 
 
 __all__ = [

@@ -38,6 +38,12 @@ def rollout_outputs(trajectory_steps: int, n_steps_input: int, stride: int, firs
     return (trajectory_steps - max(n_steps_input * stride, first_output)) // stride
 
 
+def reads_frames(start: int, n_steps: int, stride: int, frames: tuple[int, int]) -> bool:
+    """Whether a window reads one of the frames from frames[0] up to, not including, frames[1]."""
+    first = max(0, -((start - frames[0]) // stride))  # the first step at or past frames[0]
+    return first < n_steps and start + first * stride < frames[1]
+
+
 @dataclass(frozen=True)
 class Window:
     """One sample's place: file, trajectory within the file, first frame."""
@@ -76,6 +82,16 @@ class WindowTable:
         file = int(np.searchsorted(self._offsets, index, side="right") - 1)
         trajectory, start = divmod(int(index - self._offsets[file]), int(self._windows[file]))
         return Window(file, trajectory, start)
+
+    def first_of(self, file: int) -> int:
+        """The first sample of a file."""
+        return int(self._offsets[file])
+
+    def trajectories_of(self, indices: np.ndarray) -> np.ndarray:
+        """The trajectory, int64, numbered over all files, of each sample; axis (sample)."""
+        files = self.files_of(indices)
+        found: np.ndarray = self._first_trajectory[files] + (indices - self._offsets[files]) // self._windows[files]
+        return found
 
     def files_of(self, indices: np.ndarray) -> np.ndarray:
         """The file, int64, of each sample; axis (sample)."""

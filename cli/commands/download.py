@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from wellkit.cli.output import OutputFormat, make_table, print_json, print_note, print_table, print_text, progress_bars
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from wellkit.fetch.download import DownloadReport
-    from wellkit.fetch.plan import RemoteFile
 
 app = typer.Typer(add_completion=False)
 
@@ -29,8 +26,13 @@ def download(
     max_bytes: str | None = typer.Option(
         None, "--max-bytes", metavar="SIZE", help="At most so much, e.g. 20GB; one shard of each split in turn."
     ),
+    where: str | None = typer.Option(
+        None, "--where", metavar="CONDITION", help="Parameters in file names: tcool=0.1 or 'Re>=1e4,Sc=0.5'."
+    ),
+    source: str = typer.Option("auto", "--source", help="auto (the Hub, else mirrors), hub, mirror, or a URL."),
     revision: str = typer.Option("main", "--revision", help="Branch, tag or commit."),
     jobs: int = typer.Option(8, "--jobs", metavar="N", help="Files transferred at the same time."),
+    yes: bool = typer.Option(False, "--yes", help="Transfer more than 100 GB."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Show what would be done; write nothing."),
     output: OutputFormat = typer.Option(OutputFormat.table, "--format", help="How to print the result."),
 ) -> None:
@@ -42,8 +44,9 @@ def download(
     """
     import warnings
 
+    from wellkit.cli.transfer_bars import TransferBars
     from wellkit.errors import WellkitWarning
-    from wellkit.fetch.download import download as run
+    from wellkit.integrity.download import download as run
 
     with warnings.catch_warnings(), progress_bars(transfer=True) as bars:
         warnings.simplefilter("ignore", WellkitWarning)  # the report holds the same notes
@@ -55,10 +58,13 @@ def download(
             exclude=exclude,
             max_files=max_files,
             max_bytes=_bytes(max_bytes),
+            where=where,
+            source=source,
             revision=revision,
             jobs=jobs,
             dry_run=dry_run,
-            progress=_Bars(bars),
+            confirmed=yes,
+            progress=TransferBars(bars),
         )
     for note in report.notes:
         print_note(f"note: {note}")
@@ -85,30 +91,6 @@ def _bytes(text: str | None) -> int | None:
     return int(float(match[1]) * base ** " kmgtp".index(match[2].lower() or " "))
 
 
-class _Bars:
-    """One bar for everything, and one for each file under way."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._overall = bars.add_task("all files", total=0)
-        self._files: dict[str, Any] = {}
-        self._planned = 0
-
-    def planned(self, n_files: int, n_bytes: int) -> None:
-        self._planned += n_bytes
-        self._bars.update(self._overall, total=self._planned)
-
-    def started(self, file: RemoteFile) -> None:
-        self._files[file.path] = self._bars.add_task(file.path.removeprefix("data/"), total=file.size)
-
-    def advanced(self, file: RemoteFile, n_bytes: int) -> None:
-        for task in (self._files[file.path], self._overall):
-            self._bars.advance(task, n_bytes)
-
-    def finished(self, file: RemoteFile) -> None:
-        self._bars.remove_task(self._files.pop(file.path))
-
-
 def _print_plan(report: DownloadReport) -> None:
     from rich.filesize import decimal
 
@@ -127,7 +109,12 @@ def _print_plan(report: DownloadReport) -> None:
         for kind in ActionKind
         if report.count(kind)
     ]
-    print_text(f"{report.count()} files, {decimal(report.size())}: {', '.join(totals)}. Nothing was written.")
+    print_text(
+        f"{report.count()} files, {decimal(report.size())}: {', '.join(totals)}; {decimal(report.remaining)} to "
+        "transfer. Nothing was written."
+    )
+    if report.refusal:
+        print_note(f"would be refused: {report.refusal}")
 
 
 def _print_summary(report: DownloadReport) -> None:
@@ -137,11 +124,15 @@ def _print_summary(report: DownloadReport) -> None:
 
     from wellkit.settings import data_dir
 
-    fetched, kept = report.size("fetch", "replace"), report.count("keep")
+    kinds = ("fetch", "resume", "replace")
+    fetched, kept = report.remaining, report.count("keep")
+    unverified = sum(not action.file.hash.is_published for action in report.actions)
+    checked = f"{unverified} files unverified, first seen" if unverified else "every file checked"
+    at = f" at {report.commit[:12]}" if report.commit else ""
     rate = f" at {decimal(int(fetched / report.seconds))}/s" if fetched and report.seconds else ""
     print_text(
-        f"{report.directory}: {report.count('fetch', 'replace')} files fetched ({decimal(fetched)}{rate}), "
-        f"{kept} kept; {report.repository} at {report.commit[:12]}, every file checked"
+        f"{report.directory}: {report.count(*kinds)} files fetched ({decimal(fetched)}{rate}), "
+        f"{kept} kept; {report.repository}{at}, {checked}"
     )
     if not report.in_catalog:
         print_note(f'next: wellkit.WellDataset(path="{report.directory}", well_split_name="train")')

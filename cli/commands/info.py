@@ -11,7 +11,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command(epilog="Example: wellkit info turbulent_radiative_layer_2D")
 def info(
-    name: str = typer.Argument(help="Name of a dataset, as `wellkit list` prints it."),
+    name: str = typer.Argument(help="Name of a dataset, as `wellkit list` prints it; NAME@VERSION for a later one."),
     output_format: OutputFormat = typer.Option(OutputFormat.table, "--format", help="How to print the result."),
 ) -> None:
     """Print everything that is known about a dataset, including what is known to be wrong with it."""

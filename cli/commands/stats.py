@@ -78,7 +78,13 @@ def stats(
     else:
         _print_statistics(found, location)
     if write:
+        from pathlib import Path
+
+        from wellkit.integrity.describing import record_statistics
+        from wellkit.storage import locate
+
         write_statistics(found, place.statistics)
+        record_statistics(Path(locate(place.statistics).path).parent)
         print_note(f"written: {place.statistics}")
     beyond = [difference for difference in differences or () if difference.relative > tolerance]
     if beyond and not write:

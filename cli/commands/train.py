@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False)
 )
 def train(
     name: str | None = typer.Argument(None, help="The dataset; may be left out where --config names it."),
-    model: str | None = typer.Option(None, help="fno or unet_convnext (default: fno)."),
+    model: str | None = typer.Option(None, help="fno, tfno, unet_classic, unet_convnext or avit (default: fno)."),
     data: Path | None = typer.Option(
         None, help="Folder that holds NAME/data/...; by default what was downloaded, else the Hub."
     ),

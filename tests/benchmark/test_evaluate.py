@@ -31,7 +31,7 @@ from wellkit.errors import (
     WindowError,
 )
 from wellkit.schemas.result import ScoredModel
-from wellkit.statistics import load_statistics
+from wellkit.statistics import load_statistics, statistics_hash
 from wellkit.train import train
 from wellkit.train.data import nan_allowed, open_split
 
@@ -260,6 +260,16 @@ def test_a_result_names_its_data(tmp_path: Path) -> None:
     assert (dataset.trajectories, dataset.steps, dataset.resolution) == ((2,), (10,), (16, 16))
     assert results["a"].code_version.startswith("0.")
     assert "torch" in results["a"].hardware
+
+
+def test_a_result_carries_the_hash_of_the_statistics_beside_its_data(advection: Path, tmp_path: Path) -> None:
+    base = copy_of(advection, tmp_path / "copy")
+    path = base / NAME / "stats.yaml"
+    wanted = statistics_hash(load_statistics(path))
+    mean = evaluate("mean", data=base, dataset=NAME, device="cpu")
+    assert mean.statistics_sha256 == mean.model.statistics_sha256 == wanted
+    path.unlink()
+    assert evaluate("persistence", data=base, dataset=NAME, device="cpu").statistics_sha256 is None
 
 
 def test_content_is_that_of_the_frames_however_they_are_windowed(advection: Path) -> None:

@@ -181,7 +181,7 @@ def test_missing_statistics_raise_only_where_they_are_needed(tree: Path) -> None
         ({"seed": -1}, "seed=-1"),
         ({"restriction_seed": -1, "restrict_num_samples": 2}, "restriction_seed=-1"),
         ({"boundary_return_type": "exact"}, "boundary_return_type='exact'"),
-        ({"errata": "exclude"}, "errata='exclude'"),
+        ({"errata": "drop"}, "errata='drop'; choose"),
         ({"rollout_length": "long"}, "rollout_length='long'"),
         ({"framework": "tensorflow"}, "framework='tensorflow'"),
         ({"full_trajectory_mode": True, "max_dt_stride": 2}, "one stride"),

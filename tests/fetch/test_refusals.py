@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import pytest
 import wellkit
 from tests.catalog.builders import write_card
 from tests.fetch.failing import fail
-from tests.hub.dataset import REPOSITORY, SHARDS
-from tests.hub.faults import Answer, html_page
+from tests.hub.dataset import REPOSITORY, SHARDS, dataset_of, tree_of
+from tests.hub.faults import Answer, html_page, truncated, unavailable
 from tests.hub.server import LoopbackHub
 from wellkit.errors import (
     ArgumentError,
@@ -23,6 +25,7 @@ from wellkit.errors import (
     UnknownDatasetError,
     WellkitWarning,
 )
+from wellkit.fetch.disk import telling
 
 
 @pytest.mark.parametrize("path", ["../evil.hdf5", "/tmp/evil.hdf5", "data/train/../../../evil.hdf5", "data\\evil.hdf5"])
@@ -80,6 +83,21 @@ def test_an_unwritable_target(published: Path, tmp_path: Path) -> None:
     fail(tmp_path / "file" / "to", StorageError, "cannot write .*a part of the path is a file")
 
 
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "the disk is full; free space there or choose another target folder"),
+        (errno.EDQUOT, "the disk quota is used up; free space there"),
+        (errno.EROFS, "the file system is read-only; choose another"),
+        (errno.EACCES, "permission denied"),
+    ],
+)
+def test_what_the_disk_refuses_is_told_in_one_line(number: int, told: str) -> None:
+    with pytest.raises(StorageError, match=rf"cannot write /to/file: {told}") as caught, telling(Path("/to/file")):
+        raise OSError(number, os.strerror(number))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_in_the_way(published: Path, tmp_path: Path) -> None:
     (tmp_path / "small_waves/data/train/waves_k_0.hdf5").mkdir(parents=True)
     fail(tmp_path, StorageError, "is in the way")
@@ -91,7 +109,11 @@ def test_too_little_free_space_is_told_before_the_first_byte(
     needed = wellkit.download(REPOSITORY, tmp_path, dry_run=True).size()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(needed * 1.005)))
-    fail(tmp_path / "to", StorageError, r"855\.\d kB are to be downloaded and 859\.\d kB are free.*max_files")
+    fail(
+        tmp_path / "to",
+        StorageError,
+        r"855\.\d kB are to be downloaded and 859\.\d kB are free.*small_waves --to OTHER",
+    )
     assert not (tmp_path / "to").exists()
     assert hub.fetches() == []
 
@@ -122,8 +144,9 @@ def test_names_that_nobody_knows(hub: LoopbackHub, tmp_path: Path) -> None:
 
 def test_arguments_that_make_no_sense(hub: LoopbackHub, published: Path, tmp_path: Path) -> None:
     fail(tmp_path, ArgumentError, "unknown split 'tests'.*Did you mean test", splits=["tests"])
-    fail(tmp_path, ArgumentError, "not available yet", where="k > 1")
-    fail(tmp_path, ArgumentError, "not available yet", source="mirror")
+    fail(tmp_path, ArgumentError, "'k is 1' is no condition; write for example tcool=0.1", where="k is 1")
+    fail(tmp_path, ArgumentError, "no mirror of small_waves is known", source="mirror")
+    fail(tmp_path, ArgumentError, "source='ftp' is unknown", source="ftp")
     fail(tmp_path, DataNotFoundError, "no revision 'v9'", revision="v9")
     with pytest.raises(ArgumentError, match="jobs=0"):
         wellkit.download(REPOSITORY, tmp_path, jobs=0)
@@ -179,11 +202,70 @@ def test_a_damaged_record_costs_a_check_and_a_newer_one_is_refused(
     hub: LoopbackHub, published: Path, tmp_path: Path
 ) -> None:
     report = wellkit.download(REPOSITORY, tmp_path)
-    record = report.directory / ".wellkit" / "downloads.json"
+    record = report.directory / ".wellkit" / "manifest.json"
     record.write_text("{ not json")
     hub.requests.clear()
     with pytest.warns(WellkitWarning, match="checked again"):
         report = wellkit.download(REPOSITORY, tmp_path)
     assert (report.count("keep"), len(hub.fetches())) == (SHARDS + 1, 0)
-    record.write_text(record.read_text().replace("wellkit/downloads/1", "wellkit/downloads/2"))
+    record.write_text(record.read_text().replace("wellkit/manifest/1", "wellkit/manifest/2"))
     fail(tmp_path, DocumentVersionError, "upgrade wellkit")
+
+
+def test_a_hundred_thousand_entries(hub: LoopbackHub, published: Path, tmp_path: Path) -> None:
+    hub.page_size = 20_000
+    hub.repositories[REPOSITORY].extra_entries += [
+        {"type": "file", "oid": "0" * 40, "size": 1, "path": f"pictures/{number}.png"} for number in range(100_000)
+    ]
+    report = wellkit.download(REPOSITORY, tmp_path)
+    assert report.count("fetch") == SHARDS + 1
+    entry = {"type": "file", "oid": "0" * 40, "size": 1, "path": "pictures/../../evil.hdf5"}
+    hub.repositories[REPOSITORY].extra_entries.append(entry)
+    fail(tmp_path, IntegrityError, "unsafe path")
+
+
+def test_more_than_100_gb_has_to_be_confirmed(
+    hub: LoopbackHub, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"type": "file", "oid": "0" * 40, "size": 1, "path": "data/valid/huge.hdf5"}
+    hub.repositories[REPOSITORY].extra_entries.append(entry | {"lfs": {"oid": "1" * 64, "size": 2 * 10**11}})
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**12))
+    fail(tmp_path, ArgumentError, r"200\.0 GB are to be downloaded, more than 100.*--yes.*--max-bytes 20GB")
+    plan = wellkit.download(REPOSITORY, tmp_path, dry_run=True)
+    assert "--max-bytes 20GB" in plan.refusal
+    assert plan.to_mapping()["refusal"] == plan.refusal
+    assert hub.fetches() == []
+    assert wellkit.download(REPOSITORY, tmp_path, dry_run=True, confirmed=True).refusal == ""
+    assert wellkit.download(REPOSITORY, tmp_path, exclude="huge*").count("fetch") == SHARDS + 1
+
+
+def test_a_token_that_is_revoked_under_way(
+    hub: LoopbackHub, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_averysecrettokenofthistest")
+    hub.fault(unavailable(401, None), path="/resolve/.*waves_k_2")
+    error = fail(tmp_path, HubError, r"waves_k_2\.hdf5 from .*access refused \(HTTP 401\).*hf auth login")
+    assert "hf_averysecret" not in str(error)
+    hub.faults[:] = []
+    report = wellkit.download(REPOSITORY, tmp_path)
+    assert report.count("keep") >= 3  # what had arrived was not lost
+
+
+def test_a_network_that_vanishes_under_way(hub: LoopbackHub, published: Path, tmp_path: Path) -> None:
+    hub.fault(truncated(0, reset=True), server="store")
+    hub.fault(truncated(65_536), server="store", times=1)
+    fail(tmp_path, HubError, "cannot be reached.*check the network")
+    [partial] = tmp_path.rglob("*.partial")
+    assert partial.stat().st_size == 65_536
+    hub.faults[:] = []
+    report = wellkit.download(REPOSITORY, tmp_path)
+    assert report.count("resume") == 1
+    assert tree_of(report.directory) == dataset_of(published)
+
+
+def test_a_folder_in_the_way_is_told_of_in_a_dry_run(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "small_waves/data/train/waves_k_0.hdf5").mkdir(parents=True)
+    plan = wellkit.download(REPOSITORY, tmp_path, dry_run=True)
+    assert plan.count("refuse") == 1
+    assert "is in the way" in plan.refusal

@@ -64,7 +64,7 @@ def test_the_tree_of_a_radiative_layer(tmp_path: Path) -> None:
     assert report.files == {"train": 9, "valid": 2, "test": 2}
     assert done == [(number, 20) for number in range(21)]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [LAYER]
-    assert sorted(entry.name for entry in folder.iterdir()) == ["card.yaml", "data", "stats.yaml"]
+    assert sorted(entry.name for entry in folder.iterdir()) == [".wellkit", "card.yaml", "data", "stats.yaml"]
     assert report.bytes == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     names = sorted(path.name for path in (folder / "data" / "train").iterdir())
     assert names == sorted(f"turbulent_radiative_layer_tcool_{value:.2f}.hdf5" for value in COOLING_TIMES)

@@ -1,4 +1,4 @@
-"""Dataset repositories of the loopback Hub: commits are snapshots of folders, hashed as git and LFS do."""
+"""Repositories of the loopback Hub: commits are snapshots of folders, hashed as git and LFS do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LFS_SUFFIXES = (".hdf5", ".h5")
+LFS_SUFFIXES = (".hdf5", ".h5", ".safetensors", ".bin")
 
 
 def git_blob_id(content: bytes) -> str:
@@ -57,9 +57,11 @@ class Blob:
 
 @dataclass
 class Repository:
-    """A dataset repository. `main` follows the latest commit; every commit stays available under its id."""
+    """A repository. `main` follows the latest commit; every commit stays available under its id."""
 
     repo_id: str
+    kind: str = "datasets"  # or "models"
+    changed: str = "2025-03-28T12:00:00.000Z"  # when its files last were, for those who ask
     token: str | None = None  # where set, only requests that carry it see the repository
     commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)

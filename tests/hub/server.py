@@ -25,8 +25,10 @@ from tests.hub.sending import send
 from tests.hub.signing import Signer
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")  # its key is in it too: for tests only
-_API = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.+))?$")
-_RESOLVE = re.compile(r"/datasets/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
+_API = re.compile(
+    r"/api/(?P<kind>datasets|models)/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.+))?$"
+)
+_RESOLVE = re.compile(r"/(?P<kind>datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)$")
 _RANGE = re.compile(r"bytes=(?P<first>\d*)-(?P<last>\d*)$")
 
 # Never one twice in a process: clients remember for each Hub, by its address, where the files of a commit are.
@@ -40,6 +42,7 @@ class LoopbackHub:
         repositories: by id; `add` makes one.
         faults: applied to every answer in turn.
         requests: everything asked, in order of arrival.
+        users: names by token.
         page_size: entries in one page of a listing; smaller pages make the client follow `Link` headers.
         links: signs what the store is asked for; links can be made to end soon, or at once.
         latency: seconds from each request to the first byte of its answer.
@@ -54,6 +57,7 @@ class LoopbackHub:
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.page_size = 1000
+        self.users: dict[str, str] = {}
         self._lock = threading.Lock()
         self._servers = {name: self._server(name) for name in ("hub", "store")}
 
@@ -65,9 +69,9 @@ class LoopbackHub:
     def store_url(self) -> str:
         return self._address("store")
 
-    def add(self, repo_id: str, folder: Path, *, token: str | None = None) -> Repository:
-        """Serve `folder` as the dataset repository `repo_id`; with `token`, only to those who carry it."""
-        repository = Repository(repo_id, token=token)
+    def add(self, repo_id: str, folder: Path, *, token: str | None = None, kind: str = "datasets") -> Repository:
+        """Serve `folder` as the repository `repo_id`; with `token`, only to those who carry it."""
+        repository = Repository(repo_id, kind=kind, token=token)
         repository.commit(folder)
         self.repositories[repo_id] = repository
         return repository
@@ -142,14 +146,18 @@ class LoopbackHub:
     def _hub_answer(self, request: Request, body: bytes) -> Answer:
         if request.path == "/-/traffic":
             return self._traffic()
+        if request.path == "/api/whoami-v2":
+            name = self.users.get(request.headers.get("authorization", "").removeprefix("Bearer "))
+            return _refusal(401, "") if name is None else _json_answer({"type": "user", "name": name})
         if match := _RESOLVE.match(request.path):
-            return self._resolve(request, match["repo"], unquote(match["revision"]), match["path"])
+            kind = "datasets" if match["kind"] else "models"
+            return self._resolve(request, kind, match["repo"], unquote(match["revision"]), match["path"])
         match = _API.match(request.path)
         if match is None:
             return _refusal(404, "EntryNotFound")
         what, rest = match["what"], match["rest"] or "main"
         revision, _, folder = rest.partition("/")
-        found = self._find(request, match["repo"], unquote(revision))
+        found = self._find(request, match["kind"], match["repo"], unquote(revision))
         if isinstance(found, Answer):
             return found
         repository, commit = found
@@ -161,6 +169,9 @@ class LoopbackHub:
         blobs = repository.commits[commit]
         folders = [entry for entry in repository.tree(commit, "", recursive=True) or [] if entry["type"] == "directory"]
         described = [blobs[path].entry() for path in wanted if path in blobs]
+        if _form(request, body).get("expand") in (["true"], [True]):
+            last = {"id": commit, "title": "Upload", "date": repository.changed}
+            described = [{**entry, "lastCommit": last} for entry in described]
         return _json_answer([*described, *(entry for entry in folders if entry["path"] in wanted)])
 
     def _traffic(self) -> Answer:
@@ -169,9 +180,9 @@ class LoopbackHub:
             self.requests.clear()
         return _json_answer({"requests": len(asked), "bytes": sum(request.sent for request in asked)})
 
-    def _find(self, request: Request, repo_id: str, revision: str) -> tuple[Repository, str] | Answer:
+    def _find(self, request: Request, kind: str, repo_id: str, revision: str) -> tuple[Repository, str] | Answer:
         repository = self.repositories.get(repo_id)
-        if repository is None or (
+        if (repository is None or repository.kind != kind) or (
             repository.token is not None and request.headers.get("authorization") != f"Bearer {repository.token}"
         ):
             return _refusal(401, "RepoNotFound")  # the Hub does not tell a missing repository from a private one
@@ -204,8 +215,8 @@ class LoopbackHub:
             answer.headers["Link"] = f'<{self.url}{quote(request.path)}?{query}>; rel="next"'
         return answer
 
-    def _resolve(self, request: Request, repo_id: str, revision: str, path: str) -> Answer:
-        found = self._find(request, repo_id, revision)
+    def _resolve(self, request: Request, kind: str, repo_id: str, revision: str, path: str) -> Answer:
+        found = self._find(request, kind, repo_id, revision)
         if isinstance(found, Answer):
             return found
         repository, commit = found
@@ -261,7 +272,9 @@ def _contents(request: Request, blob: Blob, headers: dict[str, str]) -> Answer:
     """The file, or the one range that was asked for."""
     size = blob.source.stat().st_size
     headers = {**headers, "Content-Type": "application/octet-stream"}
-    match = _RANGE.match(request.headers.get("range", ""))
+    condition = request.headers.get("if-range")
+    asked = request.headers.get("range", "") if condition in (None, headers.get("ETag")) else ""
+    match = _RANGE.match(asked)
     if match is None or not (match["first"] or match["last"]):
         return Answer(200, headers, (blob.source, 0, size))
     if match["first"]:

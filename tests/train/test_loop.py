@@ -33,7 +33,10 @@ from wellkit.train.loop import learning_rate
 
 SMALL: dict[str, dict[str, int]] = {
     "fno": {"modes1": 6, "modes2": 6, "modes3": 4, "hidden_channels": 12, "lifting_channels": 16},
+    "tfno": {"modes1": 6, "modes2": 6, "modes3": 4, "hidden_channels": 12, "lifting_channels": 16},
+    "unet_classic": {"init_features": 4},
     "unet_convnext": {"stages": 2, "blocks_per_stage": 1, "init_features": 6},
+    "avit": {"hidden_dim": 48, "num_heads": 4, "processor_blocks": 2},
 }
 
 
@@ -105,9 +108,10 @@ def test_a_run_leaves_everything_behind(advection: Path, tmp_path: Path) -> None
     assert not list(run.glob(".*"))
 
 
-@pytest.mark.parametrize("resolution", [(16,), (8, 8, 8)])
+@pytest.mark.parametrize("dims", [1, 3])
 @pytest.mark.parametrize("model", sorted(SMALL))
-def test_one_and_three_dimensions_with_constant_fields(tmp_path: Path, model: str, resolution: tuple[int, ...]) -> None:
+def test_one_and_three_dimensions_with_constant_fields(tmp_path: Path, model: str, dims: int) -> None:
+    resolution = (16 if dims == 1 or model in ("avit", "unet_classic") else 8,) * dims
     base = make_advection(tmp_path / "data", resolution=resolution, trajectories=(2, 1, 1), constant=True)
     report = train(configure(base, model), tmp_path / "run")
     assert math.isfinite(report.best_valid_vrmse)

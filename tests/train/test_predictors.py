@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -36,15 +37,17 @@ def window(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_persistence_is_the_last_state() -> None:
-    x = window(2, 4, 5, 6, 3)
+@pytest.mark.parametrize("size", [(5,), (5, 6), (5, 6, 7)])
+def test_persistence_is_the_last_state(size: tuple[int, ...]) -> None:
+    x = window(2, 4, *size, 3)
     assert torch.equal(Persistence().predict(x, None), x[:, 3])
 
 
-def test_mean_is_the_same_everywhere() -> None:
-    predicted = Mean(torch.tensor([1.0, -2.0, 3.0])).predict(window(2, 4, 5, 6, 3), None)
-    assert predicted.shape == (2, 5, 6, 3)
-    assert torch.equal(predicted[1, 4, 2], torch.tensor([1.0, -2.0, 3.0]))
+@pytest.mark.parametrize("size", [(5,), (5, 6), (5, 6, 7)])
+def test_mean_is_the_same_everywhere(size: tuple[int, ...]) -> None:
+    predicted = Mean(torch.tensor([1.0, -2.0, 3.0])).predict(window(2, 4, *size, 3), None)
+    assert predicted.shape == (2, *size, 3)
+    assert torch.equal(predicted, torch.tensor([1.0, -2.0, 3.0]).expand(2, *size, 3))
 
 
 def test_channels_are_steps_then_components_then_constants() -> None:

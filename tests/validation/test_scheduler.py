@@ -22,7 +22,8 @@ distributed: Any = importlib.import_module("distributed")  # without types of it
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with distributed.LocalCluster(
+    cluster_of: Any = distributed.LocalCluster  # untyped
+    with cluster_of(
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=":0"
     ) as cluster:
         yield str(cluster.scheduler_address)

@@ -32,7 +32,7 @@ from wellkit.datasets.well import WellDataset
 from wellkit.errors import ArgumentError
 from wellkit.metrics import DEFAULT_EPS
 from wellkit.schemas.result import OneStep, Protocol, Result, Rollout
-from wellkit.train.data import Batch, Batches, choose_device, components, identify
+from wellkit.train.data import Batch, Batches, choose_device, components, hash_of_statistics, identify
 from wellkit.train.progress import ProgressCallback, silent
 from wellkit.train.provenance import code_version, hardware, now
 from wellkit.train.scoring import WindowScores, score_windows
@@ -153,6 +153,7 @@ def evaluate_contender(
         model=contender.described,
         dataset=identify(contender.windows, contender.split),
         content_sha256=content.digest(),
+        statistics_sha256=hash_of_statistics(contender.windows),
         protocol=Protocol(eps=eps, n_steps_input=contender.n_steps_input, rollout_steps=rollout_steps),
         one_step=_one_step(windows, names),
         rollout=_rollout(rollouts, names),

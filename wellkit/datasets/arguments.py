@@ -66,8 +66,8 @@ def check_arguments(given: DatasetArguments) -> None:
             f"boundary_return_type={given.boundary_return_type!r}: only 'padding' (codes an axis and side) and None "
             "are available"
         )
-    if given.errata not in ("warn", "keep"):
-        raise ArgumentError(f"errata={given.errata!r}: only 'warn' and 'keep' are available")
+    if given.errata not in ("warn", "exclude", "keep"):
+        raise ArgumentError(f"errata={given.errata!r}; choose 'warn', 'exclude' or 'keep'")
     if not (isinstance(given.min_std, Real) and 0 <= given.min_std < float("inf")):
         raise ArgumentError(f"min_std={given.min_std!r}; give a number from 0 up: the smallest divisor")
     if given.fields is not None and not as_list(given.fields):

@@ -102,6 +102,7 @@ def resolve_source(
     elif name is not None:
         if split is None:
             raise ArgumentError(f"well_dataset_name={name!r} needs well_split_name: one of {', '.join(SPLITS)}")
+        name = _folder_name(name, base_path)
         base = os.fspath(base_path) if base_path is not None else _find_base(name, split, storage_options)
         root = join(base, name)
         data = join(root, "data", split)
@@ -140,6 +141,27 @@ def resolve_source(
 
 def _parent(location: str) -> str:
     return location.rsplit("/", 1)[0] if "/" in location else "."
+
+
+def _folder_name(name: str, base_path: str | os.PathLike[str] | None) -> str:
+    """What a dataset's folder is called: `NAME@VERSION` has one of its own.
+
+    A folder that bears the whole name, and a Hub address, where `@` leads a revision, win over a version.
+
+    Raises:
+        UnknownDatasetError: the dataset has no such version.
+    """
+    if "@" not in name:
+        return name
+    base = None if base_path is None else os.fspath(base_path)
+    if base is not None and "://" not in base and Path(base, name).is_dir():
+        return name
+    try:
+        return catalog.get(name).name
+    except UnknownDatasetError:
+        if base is not None and ("://" in base or name.partition("@")[0] not in catalog.names()):
+            return name
+        raise
 
 
 def _find_base(name: str, split: str, storage_options: Mapping[str, Any] | None) -> str:

@@ -16,8 +16,18 @@ from wellkit.datasets.arguments import DatasetArguments, as_list, check_argument
 from wellkit.datasets.assembly import ShardAssembler, WindowSpec
 from wellkit.datasets.batches import BatchSamples, BufferPool, prepare_framework, read_batch, read_sample
 from wellkit.datasets.described import Described
-from wellkit.datasets.errata import warn_of_errata
-from wellkit.datasets.normalizing import normalization_class, open_normalization
+from wellkit.datasets.errata import (
+    LeftOut,
+    card_of,
+    errata_of,
+    known_as,
+    leave_out,
+    split_of,
+    tell_remaining,
+    warn_of_errata,
+    window_reads,
+)
+from wellkit.datasets.normalizing import normalization_class, open_normalization, warn_of_other_statistics
 from wellkit.datasets.opening import open_cache
 from wellkit.datasets.parts import read_parts, read_rest
 from wellkit.datasets.planning import fingerprint_of, plan_windows
@@ -87,7 +97,8 @@ class WellDataset(Described):
         min_std: smallest divisor of the normalization.
         storage_options: passed to fsspec.
         framework: "torch" (default), "numpy" or "jax".
-        errata: "warn" tells of known faults of the data (from the card), "keep" does not.
+        errata: "warn" tells of known faults of the data (from the card), "keep" does not. "exclude" leaves out every
+            window that reads what a card says is faulty, and tells what cannot be left out; see `excluded`.
         seed: seed of stride draws and transforms; see `set_epoch`.
         fields: core field names to read; None for all.
         crop: a (first, last) pair of grid indices for each spatial axis; only that box is read.
@@ -142,7 +153,7 @@ class WellDataset(Described):
         storage_options: Mapping[str, Any] | None = None,
         *,
         framework: Literal["torch", "numpy", "jax"] = "torch",
-        errata: Literal["warn", "keep"] = "warn",
+        errata: Literal["warn", "exclude", "keep"] = "warn",
         seed: int = 0,
         fields: Sequence[str] | None = None,
         crop: Sequence[tuple[int, int]] | None = None,
@@ -243,8 +254,11 @@ class WellDataset(Described):
         self.normalization_type = normalization_class(normalization_type)
         self.normalization_path = source.statistics[0]
         self.norm: Any = None
+        self.statistics_hash: str | None = None  # SHA-256 of the statistics in use; None without normalization
+        published = first.generator is None  # cards speak of published data, not of generated
+        known_name = known_as(well_dataset_name, source.root, self.metadata.dataset_name)
         if use_normalization:
-            self.normalization_path, self.norm = open_normalization(
+            opened = open_normalization(
                 source.present_statistics(),
                 self.normalization_type,
                 variable=self.core_field_names,
@@ -252,17 +266,43 @@ class WellDataset(Described):
                 shapes={field.name: (self.n_spatial_dims,) * field.order for field in first.fields},
                 min_std=min_std,
                 storage_options=self.storage_options,
+                guarded=not source.given_statistics,
             )
+            self.normalization_path, self.norm, self.statistics_hash = opened.path, opened.normalization, opened.hash
+            if published and not source.given_statistics:
+                warn_of_other_statistics(opened, card_of(known_name), first.resolution, stacklevel=3)
         self._cache_limit = max_cache_size if cache_small else 0
         self._shared = SharedArrays()
         self._assemblers: dict[int, ShardAssembler] = {}  # made when a shard is first read
-        self.restriction_set: np.ndarray | None = None
+        split = split_of(source.data, well_split_name)
+        faults = errata_of(known_name, split) if published and errata != "keep" else []
+        left_out = LeftOut()
+        if errata == "exclude":
+            left_out = leave_out(
+                faults,
+                self._layouts,
+                self._table,
+                plan.windows,
+                window_reads(
+                    plan.steps,
+                    plan.outputs,
+                    n_steps_input=n_steps_input,
+                    min_stride=min_dt_stride,
+                    max_stride=max_dt_stride,
+                    first_output=start_output_steps_at_t if full_trajectory_mode else -1,
+                ),
+                split=split,
+                fields=[*self.core_field_names, *self.core_constant_field_names],
+            )
+        self.excluded: dict[str, int] = left_out.windows  # windows left out, by the erratum's id
+        self.restriction_set: np.ndarray | None = left_out.kept
         if restrict_num_trajectories is not None or restrict_num_samples is not None:
             self.restriction_set = restrict(
                 self._table,
                 n_trajectories=restrict_num_trajectories,
                 n_samples=restrict_num_samples,
                 seed=restriction_seed,
+                allowed=left_out.kept,
             )
         if first.generator is not None and path is None and well_base_path is None:
             warnings.warn(
@@ -271,8 +311,10 @@ class WellDataset(Described):
                 WellkitWarning,
                 stacklevel=2,
             )
-        if errata == "warn" and first.generator is None:  # errata are about published data, not about generated
-            warn_of_errata(well_dataset_name or self.metadata.dataset_name, well_split_name, stacklevel=3)
+        if errata == "exclude":
+            tell_remaining(known_name, split, left_out.remaining, stacklevel=3)
+        else:
+            warn_of_errata(known_name, faults, stacklevel=3)
 
     # Samples
 

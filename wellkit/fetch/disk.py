@@ -1,84 +1,84 @@
-"""The target's side of a download: free space, temporary names, whole-file hashes, one download at a time."""
+"""The target's side of a download: free space, refusals told in one line, hashes of whole files, atomic writes."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
-
-from rich.filesize import decimal
 
 from wellkit.errors import StorageError
 from wellkit.fetch.plan import FileHash, HashKind, RemoteFile
 
 FOLDER = ".wellkit"  # our own notes inside a dataset's folder
-SPACE_MARGIN = 0.01
-_PARTIAL = re.compile(r".+\.[0-9a-f]{12}\.partial")
 _BLOCK = 1 << 20
 
 
-class Hasher(Protocol):
-    """What hashlib's objects do."""
+class Digests:
+    """The hashes of a content, taken while it passes: SHA-256 always, git's too where that is what is promised."""
 
-    def update(self, data: bytes, /) -> None: ...
+    def __init__(self, file: RemoteFile) -> None:
+        self._kind = file.hash.kind
+        self._sha256 = hashlib.sha256()
+        self._git = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
 
-    def hexdigest(self) -> str: ...
+    def update(self, data: bytes | memoryview) -> None:
+        """Take in the next bytes."""
+        self._sha256.update(data)
+        if self._kind is HashKind.git_blob:
+            self._git.update(data)
+
+    @property
+    def sha256(self) -> str:
+        """Of what was taken in, hexadecimal."""
+        return self._sha256.hexdigest()
+
+    @property
+    def found(self) -> FileHash:
+        """The hash of the kind that is promised; SHA-256 where none is."""
+        if self._kind is HashKind.git_blob:
+            return FileHash(HashKind.git_blob, self._git.hexdigest())
+        return FileHash(HashKind.sha256, self.sha256)
+
+    def fit(self, file: RemoteFile) -> bool:
+        """Whether the content is the one promised for `file`, as far as anything is promised."""
+        return not file.hash.is_published or self.found == file.hash
 
 
-def new_hasher(file: RemoteFile) -> Hasher:
-    """A hasher for the kind of hash that is promised for `file`, ready for its content."""
-    if file.hash.kind is HashKind.sha256:
-        return hashlib.sha256()
-    return hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+def digest_file(
+    path: Path,
+    file: RemoteFile,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    advanced: Callable[[int], None] = lambda n_bytes: None,
+) -> Digests:
+    """The hashes of what lies at `path`.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    digests = Digests(file)
+    try:
+        with path.open("rb", buffering=0) as content:
+            while not stopped() and (block := content.read(_BLOCK)):
+                digests.update(block)
+                advanced(len(block))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+    return digests
 
 
-def hash_file(path: Path, file: RemoteFile, *, stopped: Callable[[], bool] = lambda: False) -> FileHash:
+def hash_file(path: Path, file: RemoteFile) -> FileHash:
     """The hash of what lies at `path`, of the kind promised for `file`.
 
     Raises:
         StorageError: it cannot be read.
     """
-    hasher = new_hasher(file)
-    try:
-        with path.open("rb", buffering=0) as content:
-            while not stopped() and (block := content.read(_BLOCK)):
-                hasher.update(block)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
-    return FileHash(file.hash.kind, hasher.hexdigest())
-
-
-def partial_path(target: Path, file: RemoteFile) -> Path:
-    """Where `file` lies until it is verified: beside `target`, its name holding the hash that it should have.
-
-    Beside it, because a rename is atomic only within one file system; with the hash, so that what is left of one
-    version is never taken for the beginning of another.
-    """
-    return target.with_name(f"{target.name}.{file.hash.value[:12]}.partial")
-
-
-def remove_partials(directory: Path) -> int:
-    """Remove what interrupted downloads left behind in a dataset's folder; returns how many files."""
-    folders = [directory, *(directory / "data").glob("*")]
-    found = [
-        path
-        for folder in folders
-        if folder.is_dir()
-        for path in folder.glob("*.partial")
-        if _PARTIAL.fullmatch(path.name)
-    ]
-    for path in found:
-        with suppress(FileNotFoundError), telling(path, "remove"):
-            path.unlink()
-    return len(found)
+    return digest_file(path, file).found
 
 
 @contextmanager
@@ -106,24 +106,15 @@ def telling(path: Path, verb: str = "write") -> Iterator[None]:
         raise StorageError(f"cannot {verb} {path}: {reason}; {advice}choose another target folder") from error
 
 
-def check_space(directory: Path, needed: int) -> None:
-    """Refuse a download that the disk cannot hold, before its first byte.
-
-    Args:
-        directory: the target, which need not exist.
-        needed: bytes to be written. Files to be replaced count in full: both versions exist for a moment.
+def free_space(directory: Path) -> int:
+    """Bytes free on the disk of `directory`, which need not exist.
 
     Raises:
-        StorageError: `needed` plus 1 % is more than is free.
+        StorageError: it cannot be found out.
     """
     existing = next(folder for folder in (directory.absolute(), *directory.absolute().parents) if folder.exists())
     with telling(directory):
-        free = shutil.disk_usage(existing).free
-    if needed * (1 + SPACE_MARGIN) > free:
-        raise StorageError(
-            f"{directory}: {decimal(needed)} are to be downloaded and {decimal(free)} are free on its disk; free "
-            "space, choose another target folder, or fetch less (splits, include, max_files, max_bytes)"
-        )
+        return shutil.disk_usage(existing).free
 
 
 def check_writable(path: Path) -> None:
@@ -157,30 +148,3 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-
-
-@contextmanager
-def sole_use(directory: Path) -> Iterator[None]:
-    """Hold a dataset's folder for one download, on this machine; made if it does not exist.
-
-    The lock is on the folder itself and goes with the process, so that nothing is left to clean up.
-
-    Raises:
-        StorageError: another process holds it, or the folder cannot be made.
-    """
-    own = directory / FOLDER
-    with telling(directory):
-        own.mkdir(parents=True, exist_ok=True)
-        handle = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(
-                f"{directory}: another download into this folder is running; wait for it or choose another target"
-            ) from error
-        except OSError:
-            pass  # some network file systems have no locks; names with hashes keep two downloads apart
-        yield
-    finally:
-        os.close(handle)

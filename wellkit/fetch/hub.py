@@ -8,14 +8,15 @@ attached, and write where they choose.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-from huggingface_hub import constants, get_session, get_token, hf_hub_url, hf_raise_for_status
+from huggingface_hub import constants, get_session, get_token, hf_hub_download, hf_hub_url, hf_raise_for_status
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -27,15 +28,15 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from wellkit import __version__
 from wellkit.errors import ArgumentError, DataNotFoundError, HubError, WellkitError
-from wellkit.fetch.disk import new_hasher
+from wellkit.fetch.disk import Digests
 from wellkit.fetch.plan import FileHash, HashKind, RemoteFile, belongs_to_dataset, check_paths
 from wellkit.fetch.redirects import Trail
-from wellkit.fetch.retries import ATTEMPTS, is_transient, patiently
+from wellkit.fetch.requests import longest_stall, open_stream, range_headers, stream_from
+from wellkit.fetch.retries import is_transient, patiently
 from wellkit.fetch.secrecy import keep_secrets
 from wellkit.settings import hub_endpoint, hub_offline
 from wellkit.storage import explain, host_of
 
-TIMEOUT = 30.0  # seconds without a byte
 LISTING_ATTEMPTS = 4
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -76,6 +77,47 @@ def _promise(headers: Any, what: str) -> tuple[FileHash, int]:
     if kind is None or not size.isdecimal():
         raise HubError(f"{what}: the Hub tells no usable size and hash; check HF_ENDPOINT")
     return FileHash(kind, etag), int(size)
+
+
+@contextmanager
+def telling(place: str, repository: str, revision: str, *, kind: str) -> Iterator[None]:
+    """Turn the client's errors into ours.
+
+    Args:
+        place: what is asked for, and where, for messages.
+        repository: OWNER/NAME.
+        revision: what was asked for.
+        kind: "dataset" or "model".
+    """
+    try:
+        yield
+    except WellkitError:
+        raise
+    except OfflineModeIsEnabled as error:
+        raise HubError(f"{place}: HF_HUB_OFFLINE is set; unset it to download") from error
+    except GatedRepoError as error:
+        raise HubError(
+            f"{place}: access is granted on request only; ask for it on its page, then log in with "
+            "`hf auth login` or set HF_TOKEN"
+        ) from error
+    except RepositoryNotFoundError as error:
+        hint = "" if get_token() else "; if it is private, log in with `hf auth login` or set HF_TOKEN"
+        raise DataNotFoundError(f"{place}: the Hub knows no such {kind} repository{hint}") from error
+    except RevisionNotFoundError as error:
+        raise DataNotFoundError(
+            f"{place}: has no revision {revision!r}; give a branch, a tag or a commit (default: main)"
+        ) from error
+    except HFValidationError as error:
+        raise ArgumentError(f"{repository!r} is no repository name; write OWNER/NAME") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # huggingface_hub reading what is no JSON
+        raise HubError(
+            f"{place}: the answer is not the Hub's; check HF_ENDPOINT, and that no proxy or login page is between"
+        ) from error
+    except Exception as error:
+        told = explain(error, place)
+        if told is None:
+            raise
+        raise told from error
 
 
 class HubSource:
@@ -162,7 +204,7 @@ class HubSource:
             following = None if link is None else self._own_address(link)
 
     def _get(self, address: str) -> Any:
-        response = get_session().get(address, headers=self.headers(address), timeout=TIMEOUT)
+        response = get_session().get(address, headers=self.headers(address), timeout=longest_stall())
         hf_raise_for_status(response)
         return response
 
@@ -185,17 +227,9 @@ class HubSource:
             headers["Authorization"] = f"Bearer {token}"
         return headers
 
-    def _open(self, address: str) -> Any:
+    def _open(self, address: str, headers: Mapping[str, str] | None = None) -> Any:
         """The answer to one request, its body not yet read."""
-        session = get_session()
-        request = session.build_request("GET", address, headers=self.headers(address), timeout=TIMEOUT)
-        response = session.send(request, stream=True, follow_redirects=False)
-        try:
-            hf_raise_for_status(response)
-        except BaseException:
-            response.close()
-            raise
-        return response
+        return open_stream(address, {**self.headers(address), **(headers or {})})
 
     def _file(self, entry: dict[str, Any]) -> RemoteFile:
         path, size, lfs = entry["path"], entry.get("size"), entry.get("lfs")
@@ -208,8 +242,10 @@ class HubSource:
         return RemoteFile(path, size, FileHash(kind, value))
 
     @contextmanager
-    def stream(self, file: RemoteFile, *, sleep: Callable[[float], None] | None = None) -> Iterator[Any]:
-        """The response to a request for the content of `file` at the listed commit, redirects followed.
+    def stream(
+        self, file: RemoteFile, *, start: int = 0, etag: str = "", sleep: Callable[[float], None] | None = None
+    ) -> Iterator[Any]:
+        """The response to a request for `file` at the listed commit from byte `start`, redirects followed.
 
         Each hop is asked again by itself while its failures are transient, so that a busy store does not send the
         client back to the Hub each time. What breaks once the content flows is the caller's.
@@ -217,26 +253,38 @@ class HubSource:
         Raises:
             HubError: a hop failed for good.
             DataNotFoundError: the commit has no such file.
+            XetOnlyError: it is offered through Xet only.
         """
         address = hf_hub_url(
             self.repository, file.path, repo_type="dataset", revision=self._commit, endpoint=self.endpoint
         )
-        trail = Trail(address, f"{file.path} from {self}")
-        while True:
-            try:
-                response = patiently(partial(self._open, trail.address), sleep=sleep)
-            except Exception as error:
-                told = explain(error, f"{file.path} from {self}", attempts=ATTEMPTS if is_transient(error) else 1)
-                if told is None:
-                    raise
-                raise told from error
-            try:
-                if not response.has_redirect_location:
-                    yield response
-                    return
-                trail.follow(response.headers["Location"])
-            finally:
-                response.close()
+        what = f"{file.path} from {self}"
+        with stream_from(self._open, address, what, range_headers(start, etag), is_hub=True, sleep=sleep) as response:
+            yield response
+
+    def by_client(self, file: RemoteFile, folder: Path) -> Path:
+        """Fetch a file with huggingface_hub's own client, which knows Xet, into `folder`; nothing of it is checked.
+
+        Raises:
+            HubError: it cannot be had this way either.
+        """
+        with self._telling(self._commit or "main"):
+            found = hf_hub_download(
+                self.repository,
+                file.path,
+                repo_type="dataset",
+                revision=self._commit,
+                endpoint=self.endpoint,
+                token=self.token,
+                local_dir=folder,
+            )
+        return Path(found)
+
+    def at(self, commit: str) -> HubSource:
+        """The same repository at a commit."""
+        source = HubSource(self.repository, endpoint=self.endpoint, token=self.token)
+        source._commit = commit
+        return source
 
     def read(self, path: str, revision: str, known: Callable[[FileHash, int], bool] = lambda *_: False) -> SmallFile:
         """A small file at once: two requests if it is kept with LFS, else one.
@@ -281,41 +329,11 @@ class HubSource:
             finally:
                 response.close()
         assert promised is not None
-        hasher = new_hasher(RemoteFile("", promised[1], promised[0]))
+        hasher = Digests(RemoteFile("", promised[1], promised[0]))
         hasher.update(content)
-        if len(content) != promised[1] or hasher.hexdigest() != promised[0].value:
+        if len(content) != promised[1] or hasher.found != promised[0]:
             raise HubError(f"{what}: {len(content)} bytes came that are not what the Hub promised; try again later")
         return SmallFile(*promised, content)
 
-    @contextmanager
-    def _telling(self, revision: str) -> Iterator[None]:
-        """Turn the client's errors into ours."""
-        try:
-            yield
-        except WellkitError:
-            raise
-        except OfflineModeIsEnabled as error:
-            raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to download") from error
-        except GatedRepoError as error:
-            raise HubError(
-                f"{self}: access is granted on request only; ask for it on its page, then log in with "
-                "`hf auth login` or set HF_TOKEN"
-            ) from error
-        except RepositoryNotFoundError as error:
-            hint = "" if get_token() else "; if it is private, log in with `hf auth login` or set HF_TOKEN"
-            raise DataNotFoundError(f"{self}: the Hub knows no such dataset repository{hint}") from error
-        except RevisionNotFoundError as error:
-            raise DataNotFoundError(
-                f"{self}: has no revision {revision!r}; give a branch, a tag or a commit (default: main)"
-            ) from error
-        except HFValidationError as error:
-            raise ArgumentError(f"{self.repository!r} is no repository name; write OWNER/NAME") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:  # huggingface_hub reading what is no JSON
-            raise HubError(
-                f"{self}: the answer is not the Hub's; check HF_ENDPOINT, and that no proxy or login page is between"
-            ) from error
-        except Exception as error:
-            told = explain(error, str(self))
-            if told is None:
-                raise
-            raise told from error
+    def _telling(self, revision: str) -> AbstractContextManager[None]:
+        return telling(str(self), self.repository, revision, kind="dataset")

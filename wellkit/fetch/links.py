@@ -28,11 +28,12 @@ from wellkit.fetch.answers import (
     StatusError,
     UnreachableError,
 )
-from wellkit.fetch.hub import TIMEOUT, HubSource
+from wellkit.fetch.hub import HubSource
 from wellkit.fetch.listing import HubPlace
 from wellkit.fetch.parallel import Job
 from wellkit.fetch.plan import check_paths
 from wellkit.fetch.redirects import Trail
+from wellkit.fetch.requests import longest_stall
 from wellkit.fetch.sockets import fetch
 from wellkit.fetch.traffic import PAUSES, Traffic
 from wellkit.settings import hub_offline
@@ -181,7 +182,9 @@ class HubFile:
         told: dict[str, str] = {}
         while True:
             headers = source.headers(address)
-            response = get_session().request("HEAD", address, headers=headers, timeout=TIMEOUT, follow_redirects=False)
+            response = get_session().request(
+                "HEAD", address, headers=headers, timeout=longest_stall(), follow_redirects=False
+            )
             hf_raise_for_status(response)
             told |= {name: value for name, value in _facts(response).items() if value and name not in told}
             if not response.has_redirect_location:

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from rich.filesize import decimal
 
 from wellkit.errors import ArgumentError, DataNotFoundError, IntegrityError, did_you_mean
+from wellkit.fetch.where import Condition, choose
 
 SPLITS = ("train", "valid", "test")
 STATISTICS_FILE = "stats.yaml"
@@ -25,6 +26,7 @@ class HashKind(StrEnum):
 
     sha256 = "sha256"  # of the content: files kept with LFS
     git_blob = "git-blob-sha1"  # of git's header and the content: small files
+    unpublished = "unpublished"  # none is told; the value only tells one version from another
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,13 @@ class FileHash:
     kind: HashKind
     value: str  # lower-case hexadecimal
 
+    @property
+    def is_published(self) -> bool:
+        """Whether content can be checked against it."""
+        return self.kind is not HashKind.unpublished
+
     def __str__(self) -> str:
-        return f"{self.kind} {self.value}"
+        return f"{self.kind} {self.value}" if self.is_published else "no hash (unverified, first seen)"
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,17 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """What lies at a file's place on disk. `verified` is the hash it is known to have, from the record."""
+    """What lies at a file's place on disk.
 
-    size: int  # bytes
+    Attributes:
+        size: bytes.
+        verified: the hash it is known to have, from the manifest.
+        obstacle: what is there instead of a file.
+    """
+
+    size: int
     verified: FileHash | None = None
+    obstacle: str = ""
 
 
 class ActionKind(Enum):
@@ -72,7 +86,12 @@ class ActionKind(Enum):
     keep = "keep"  # it is there, and known to be right
     check = "check"  # it is there and has the right size: hash it, then keep or replace it
     fetch = "fetch"  # it is not there
+    resume = "resume"  # the beginning of it is there
     replace = "replace"  # another version is there, and stays until the new one is verified
+    refuse = "refuse"  # it cannot be brought to its place
+
+
+TRANSFERS = frozenset({ActionKind.fetch, ActionKind.resume, ActionKind.replace})
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,12 @@ class Action:
     kind: ActionKind
     file: RemoteFile
     reason: str
+    at_hand: int = 0  # bytes that an interrupted transfer left
+
+    @property
+    def remaining(self) -> int:
+        """Bytes to be transferred, as far as is known before anything is hashed."""
+        return self.file.size - self.at_hand if self.kind in TRANSFERS else 0
 
     def become(self, kind: ActionKind, reason: str) -> Action:
         """The same file with another decision."""
@@ -97,6 +122,7 @@ class Selection:
     exclude: tuple[str, ...] = ()
     max_files: int | None = None
     max_bytes: int | None = None
+    where: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
         for split in self.splits or ():
@@ -167,6 +193,9 @@ def select(files: Sequence[RemoteFile], wanted: Selection, *, source: str) -> tu
             f"exclude={list(wanted.exclude)}; patterns match file names such as {in_splits[0].name!r}, "
             f"or {in_splits[0].path.removeprefix('data/')!r}"
         )
+    if wanted.where:
+        names = choose([file.name for file in kept], wanted.where, source=source)
+        kept = [file for file in kept if file.name in names]
     kept = _limit(kept, wanted)
     return (*(file for file in files if file.path == STATISTICS_FILE), *kept)
 
@@ -206,18 +235,34 @@ def _limit(shards: Sequence[RemoteFile], wanted: Selection) -> list[RemoteFile]:
     return sorted(taken, key=lambda file: file.path)
 
 
-def plan(files: Iterable[RemoteFile], on_disk: Mapping[str, LocalFile]) -> tuple[Action, ...]:
-    """Decide about each file. `on_disk` maps the paths that exist to what lies there."""
-    return tuple(_decide(file, on_disk.get(file.path)) for file in files)
+def plan(
+    files: Iterable[RemoteFile], on_disk: Mapping[str, LocalFile], at_hand: Mapping[str, int] | None = None
+) -> tuple[Action, ...]:
+    """Decide about each file.
+
+    Args:
+        files: those that are wanted.
+        on_disk: the paths that exist, and what lies there.
+        at_hand: bytes of the very version that is wanted which interrupted transfers left, by path.
+    """
+    return tuple(_decide(file, on_disk.get(file.path), (at_hand or {}).get(file.path, 0)) for file in files)
 
 
-def _decide(file: RemoteFile, local: LocalFile | None) -> Action:
+def _decide(file: RemoteFile, local: LocalFile | None, at_hand: int) -> Action:
+    if local is not None and local.obstacle:
+        return Action(ActionKind.refuse, file, local.obstacle)
+    begun = f"{at_hand} of {file.size} bytes are here from an interrupted download"
     if local is None:
+        if at_hand:
+            return Action(ActionKind.resume, file, begun, at_hand)
         return Action(ActionKind.fetch, file, "not on disk")
     if local.size != file.size:
-        return Action(ActionKind.replace, file, f"on disk with {local.size} bytes, not {file.size}")
-    if local.verified is None or local.verified.kind is not file.hash.kind:
+        reason = f"on disk with {local.size} bytes, not {file.size}"
+    elif local.verified is None or local.verified.kind is not file.hash.kind:
         return Action(ActionKind.check, file, "right size, not yet known to be right")
-    if local.verified == file.hash:
-        return Action(ActionKind.keep, file, "verified before")
-    return Action(ActionKind.replace, file, "another version is on disk")
+    elif local.verified == file.hash:
+        known = "verified before" if file.hash.is_published else "seen before; its source publishes no hash"
+        return Action(ActionKind.keep, file, known)
+    else:
+        reason = "another version is on disk"
+    return Action(ActionKind.replace, file, f"{reason}; {begun}" if at_hand else reason, at_hand)

@@ -11,6 +11,7 @@ _LOGGERS = (
     "httpx2",
     *(f"{core}.{part}" for core in ("httpcore", "httpcore2") for part in ("connection", "http11", "http2", "proxy")),
     "huggingface_hub.utils._http",
+    "huggingface_hub.file_download",
     "fsspec.http",
 )
 

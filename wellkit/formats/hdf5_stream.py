@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 from typing import Any
+
+from wellkit.errors import StorageError
+
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file is too large",
+}
 
 
 class HdfStream(io.FileIO):
@@ -43,3 +53,9 @@ class HdfStream(io.FileIO):
             view[count:] = bytes(len(view) - count)  # what was swallowed reads as zeros
             return len(view)
         return count
+
+
+def storage_error(path: str | os.PathLike[str], error: OSError) -> StorageError:
+    """The one-line form of an operating system's refusal to write `path`."""
+    reason = _FULL.get(error.errno or 0) or (os.strerror(error.errno) if error.errno else str(error))
+    return StorageError(f"cannot write {os.fspath(path)}: {reason}; free space there or choose another target")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,5 +49,4 @@ def write_statistics(statistics: Statistics, path: str | os.PathLike[str]) -> No
 
 def statistics_hash(statistics: Statistics) -> str:
     """SHA-256, hexadecimal, of the values: the same whatever the order of keys or the layout of the file."""
-    canonical = json.dumps(statistics.to_mapping(), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return statistics.sha256()

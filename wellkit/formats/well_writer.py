@@ -13,7 +13,6 @@ A file gets its name only when it is whole: until then it lies beside it under a
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,14 +23,8 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from wellkit.errors import ArgumentError, StorageError
-from wellkit.formats.hdf5_stream import HdfStream
-
-_FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "the file is too large",
-}
+from wellkit.errors import ArgumentError
+from wellkit.formats.hdf5_stream import HdfStream, storage_error
 
 Chunks = Literal[True, "frame"] | Sequence[int] | Mapping[str, Sequence[int]] | None
 
@@ -186,18 +179,48 @@ class WellShardWriter:
             ArgumentError: there is no such trajectory or field, or its shape differs.
             StorageError: the file cannot be written.
         """
-        if not 0 <= index < self._shard.n_trajectories:
-            raise ArgumentError(f"trajectory {index} is not one of the shard's {self._shard.n_trajectories}")
         for name, array in values.items():
-            if name not in self._fields:
-                raise ArgumentError(f"the shard has no field {name!r}; it has {', '.join(self._fields)}")
-            of = self._fields[name]
-            stored = self._file[f"t{of.order}_fields/{name}"]
+            of, stored = self._stored(index, name)
             wanted = stored.shape[1:] if of.sample_varying else stored.shape
             if array.shape != wanted:
                 raise ArgumentError(f"field {name!r} of a trajectory has shape {array.shape}; expected {wanted}")
             stored[index if of.sample_varying else ()] = np.asarray(array, dtype=np.float32)
             _check_written(self._stream, self._path)
+
+    def write_frames(self, index: int, start: int, values: Mapping[str, np.ndarray]) -> None:
+        """Store some consecutive frames of trajectory `index`, for trajectories that do not fit into memory.
+
+        Args:
+            index: 0 to n_trajectories - 1.
+            start: the first frame.
+            values: name of a field that each trajectory has its own of, and that varies in time -> array
+                (time, x?, y?, z?[, D[, D]]).
+
+        Raises:
+            ArgumentError: there is no such trajectory, field or frame, or a shape differs.
+            StorageError: the file cannot be written.
+        """
+        for name, array in values.items():
+            of, stored = self._stored(index, name)
+            if not (of.sample_varying and of.time_varying):
+                raise ArgumentError(f"field {name!r} has no frames of a trajectory's own; write it as a whole")
+            stop = start + len(array)
+            if array.shape[1:] != stored.shape[2:] or not 0 <= start < stop <= stored.shape[1]:
+                raise ArgumentError(
+                    f"frames {start} to {stop} of field {name!r} have shape {array.shape}; expected frames of "
+                    f"{stored.shape[2:]} from 0 to {stored.shape[1]}"
+                )
+            stored[index, start:stop] = np.asarray(array, dtype=np.float32)
+            _check_written(self._stream, self._path)
+
+    def _stored(self, index: int, name: str) -> tuple[ShardField, h5py.Dataset]:
+        """A field and its array in the file."""
+        if not 0 <= index < self._shard.n_trajectories:
+            raise ArgumentError(f"trajectory {index} is not one of the shard's {self._shard.n_trajectories}")
+        if name not in self._fields:
+            raise ArgumentError(f"the shard has no field {name!r}; it has {', '.join(self._fields)}")
+        of = self._fields[name]
+        return of, self._file[f"t{of.order}_fields/{name}"]
 
 
 @contextmanager
@@ -247,12 +270,6 @@ def create_well_shard(
     finally:
         with suppress(OSError):
             partial.unlink()
-
-
-def storage_error(path: str | os.PathLike[str], error: OSError) -> StorageError:
-    """The one-line form of an operating system's refusal to write `path`."""
-    reason = _FULL.get(error.errno or 0) or (os.strerror(error.errno) if error.errno else str(error))
-    return StorageError(f"cannot write {os.fspath(path)}: {reason}; free space there or choose another target")
 
 
 def _check_written(stream: HdfStream, target: Path) -> None:

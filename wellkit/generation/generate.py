@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.filesize import decimal
 
-from wellkit.catalog.files import CARD_NAME, is_generated
+from wellkit import __version__
+from wellkit.catalog.files import CARD_NAME, card_text, is_generated
 from wellkit.errors import ArgumentError, StorageError
-from wellkit.formats.well_writer import WellShardWriter, create_well_shard, storage_error
+from wellkit.formats.hdf5_stream import storage_error
+from wellkit.formats.well_writer import WellShardWriter, create_well_shard
 from wellkit.generation import plan, registry
 from wellkit.generation.generator import ParameterValue, Run, SimulationGenerator
 from wellkit.generation.staging import staged_folder
 from wellkit.generation.workers import simulate_all, usable_cores
+from wellkit.integrity.describing import write_generated_manifest
 from wellkit.schemas.card import Split
 from wellkit.settings import data_dir
 from wellkit.statistics import compute_statistics, write_statistics
@@ -114,6 +116,7 @@ def generate(
             for split in plan.SPLITS
         }
         _write_card(generator, run, counts, staging / CARD_NAME)
+        _write_manifest(generator, run, shards, staging, name)
     return GenerationReport(
         name=name,
         path=target,
@@ -221,8 +224,20 @@ def _write_shards(
 
 
 def _write_card(generator: SimulationGenerator, run: Run, splits: Mapping[str, Split], path: Path) -> None:
-    text = yaml.safe_dump(generator.card(run, splits).to_mapping(), sort_keys=False, allow_unicode=True, width=110)
+    text = card_text(generator.card(run, splits))
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise storage_error(path, error) from error
+
+
+def _write_manifest(
+    generator: SimulationGenerator, run: Run, shards: Sequence[plan.Shard], folder: Path, name: str
+) -> None:
+    counts = {
+        f"data/{shard.split}/{run.settings[shard.setting].file_name}": (len(shard.trajectories), run.steps)
+        for shard in shards
+    }
+    made_by = generator.card(run, {}).generator
+    source = f"{made_by.name} {made_by.version}, seed {run.seed}" if made_by is not None else f"wellkit {__version__}"
+    write_generated_manifest(folder, dataset=name, source=source, counts=counts)

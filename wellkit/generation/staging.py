@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wellkit.errors import ArgumentError
-from wellkit.formats.well_writer import storage_error
+from wellkit.formats.hdf5_stream import storage_error
 
 _LOCK = ".lock"
 

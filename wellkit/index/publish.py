@@ -24,9 +24,9 @@ from wellkit import __version__
 from wellkit.errors import ArgumentError, DataNotFoundError, DocumentError, WellkitError
 from wellkit.fetch.disk import hash_file, write_atomically
 from wellkit.fetch.listing import ListedFile, Listing, content_of, hub_place, list_remote, pinned
+from wellkit.fetch.manifest import verified_files
 from wellkit.fetch.plan import FileHash, HashKind, RemoteFile
 from wellkit.fetch.ranges import RangeReader
-from wellkit.fetch.record import verified_files
 from wellkit.index.columns import pack
 from wellkit.index.file import NAME
 from wellkit.index.headers import Reader, read_headers

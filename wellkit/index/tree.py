@@ -9,8 +9,7 @@ from pathlib import Path
 
 from wellkit.errors import ArgumentError, DataNotFoundError, ShardError, WellkitError
 from wellkit.fetch.listing import content_of
-from wellkit.fetch.plan import FileHash
-from wellkit.fetch.record import verified_files
+from wellkit.fetch.manifest import published_hash, verified_files
 from wellkit.index.columns import pack
 from wellkit.index.file import index_path, open_tree_index, write_tree_index
 from wellkit.index.model import ShardIndex
@@ -152,7 +151,7 @@ def check_tree(
 def with_contents(folder: str, indexes: Mapping[str, ShardIndex]) -> dict[str, ShardIndex]:
     """The same indexes, with the hashes of the shards that were verified when they were downloaded."""
     _, verified = verified_files(Path(folder))
-    known = {path: content_of(FileHash(file.hash_kind, file.hash)) for path, file in verified.items()}
+    known = {path: content_of(published_hash(file)) for path, file in verified.items()}
     return {path: replace(index, content=known.get(path, "")) for path, index in indexes.items()}
 
 

@@ -14,6 +14,17 @@ require("safetensors", extra="train", purpose="training and scoring models")
 from wellkit.schemas.training import TrainConfig, TrainReport  # noqa: E402
 from wellkit.train.config import load_config  # noqa: E402
 from wellkit.train.loop import train  # noqa: E402
+from wellkit.train.pretrained import Pretrained, from_pretrained, load_pretrained  # noqa: E402
 from wellkit.train.progress import Progress, ProgressCallback  # noqa: E402
 
-__all__ = ["Progress", "ProgressCallback", "TrainConfig", "TrainReport", "load_config", "train"]
+__all__ = [
+    "Pretrained",
+    "Progress",
+    "ProgressCallback",
+    "TrainConfig",
+    "TrainReport",
+    "from_pretrained",
+    "load_config",
+    "load_pretrained",
+    "train",
+]

@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from wellkit.errors import DocumentError, StorageError, TrainingError
 from wellkit.schemas.training import CheckpointRecord
@@ -24,7 +25,7 @@ from wellkit.train.models import build_model
 
 WEIGHTS = "model.safetensors"
 RECORD = "checkpoint.json"
-_PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib")
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib")
 
 
 def save_checkpoint(folder: Path, model: nn.Module, record: CheckpointRecord) -> CheckpointRecord:
@@ -64,17 +65,13 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         TrainingError: there is none, or the path is a pickle file.
     """
     given = Path(path)
-    if given.suffix.lower() in _PICKLES:
-        raise TrainingError(
-            f"{given}: pickle files are refused, since loading one runs whatever code is in it; "
-            f"a checkpoint is a folder with {WEIGHTS} and {RECORD}"
-        )
+    refuse_pickle(given)
     for candidate in (given, given / "best", given / "last"):
         _restore(candidate)
         if (candidate / RECORD).is_file() or (candidate / WEIGHTS).is_file():
             return candidate
     if given.is_dir():
-        pickles = sorted(p.name for p in given.iterdir() if p.suffix.lower() in _PICKLES)
+        pickles = sorted(p.name for p in given.iterdir() if p.suffix.lower() in PICKLES)
         held = f"; its {pickles[0]} is a pickle, which is refused" if pickles else ""
         raise TrainingError(f"{given}: no checkpoint here (no {RECORD}, no best/ or last/){held}")
     raise TrainingError(f"{given}: no such run or checkpoint folder; wellkit train writes one (--to)")
@@ -106,18 +103,7 @@ def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, Checkpoin
     """
     record = load_record(folder)
     path = folder / WEIGHTS
-    try:
-        found = _sha256(path)
-        if found != record.weights_sha256:
-            raise TrainingError(
-                f"{path}: damaged or replaced: its SHA-256 is {found[:12]}..., {RECORD} says "
-                f"{record.weights_sha256[:12]}...; use another checkpoint"
-            )
-        state = load_file(path)
-    except OSError as error:
-        raise TrainingError(f"{path}: cannot be read ({error.strerror}); use another checkpoint") from error
-    except SafetensorError as error:
-        raise TrainingError(f"{path}: not a safetensors file ({error}); use another checkpoint") from error
+    _, state = read_weights(path, record.weights_sha256)
     model = build_model(
         record.model,
         record.model_arguments,
@@ -126,12 +112,54 @@ def load_model(folder: Path, device: torch.device) -> tuple[nn.Module, Checkpoin
         spatial_resolution=record.dataset.resolution,
         seed=record.seed,
     )
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise DocumentError(f"{path}: weights do not fit model {record.model!r} of {RECORD}: {first}") from error
+    fit_weights(model, state, f"{path}: weights do not fit model {record.model!r} of {RECORD}")
     return model.to(device).eval(), record
+
+
+def read_weights(path: Path, expected: str | None = None) -> tuple[str, dict[str, Tensor]]:
+    """SHA-256 and tensors, by name, of a safetensors file.
+
+    Raises:
+        TrainingError: it cannot be read, is no safetensors file, or its SHA-256 is not the expected one.
+    """
+    try:
+        found = _sha256(path)
+        if expected is not None and found != expected:
+            raise TrainingError(
+                f"{path}: damaged or replaced: its SHA-256 is {found[:12]}..., {RECORD} says "
+                f"{expected[:12]}...; use another checkpoint"
+            )
+        return found, load_file(path)
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read ({error.strerror}); use another checkpoint") from error
+    except SafetensorError as error:
+        raise TrainingError(f"{path}: not a safetensors file ({error}); use another checkpoint") from error
+
+
+def fit_weights(model: nn.Module, state: Mapping[str, Tensor], complaint: str) -> None:
+    """Put weights in place of those of `model`, which may be on the meta device, as they are on its own.
+
+    Raises:
+        DocumentError: names or shapes are not those of the model; begins with `complaint`.
+    """
+    own = model.state_dict()
+    for name in own.keys() | state.keys():
+        found = tuple(state[name].shape) if name in state else "nothing"
+        wanted = tuple(own[name].shape) if name in own else "nothing"
+        if found != wanted:
+            raise DocumentError(f"{complaint}: {name} is {found}, expected {wanted}")
+    # Copies: what safetensors reads may be the file itself, mapped into memory.
+    copies = {name: tensor.to(own[name].dtype, copy=True) for name, tensor in state.items()}
+    model.load_state_dict(copies, strict=True, assign=True)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise TrainingError where the name is that of a pickle."""
+    if path.suffix.lower() in PICKLES:
+        raise TrainingError(
+            f"{path}: pickle files are refused, since loading one runs whatever code is in it; "
+            f"a checkpoint is a folder with {WEIGHTS} and {RECORD}, or {WEIGHTS} and config.json"
+        )
 
 
 def _aside(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from wellkit import catalog
 from wellkit.datasets.well import WellDataset
-from wellkit.errors import ConfigError, DataValueError, UnknownDatasetError
+from wellkit.errors import ConfigError, DataNotFoundError, DataValueError, StatisticsError, UnknownDatasetError
 from wellkit.formats.statistics_file import load_statistics, statistics_hash
 from wellkit.sampling import shuffled
 from wellkit.schemas.training import DatasetIdentity, Normalization, StatisticsUsed
@@ -87,7 +87,7 @@ def statistics_used(dataset: WellDataset, kind: Normalization) -> StatisticsUsed
     """The statistics a normalized dataset was opened with."""
     if kind == "none":
         return None
-    statistics = load_statistics(dataset.normalization_path)
+    statistics = load_statistics(dataset.normalization_path, storage_options=dataset.storage_options)
     return StatisticsUsed(
         kind=kind,
         path=dataset.normalization_path,
@@ -97,6 +97,16 @@ def statistics_used(dataset: WellDataset, kind: Normalization) -> StatisticsUsed
         fields=tuple(dataset.core_field_names),
         constant_fields=tuple(dataset.core_constant_field_names),
     )
+
+
+def hash_of_statistics(dataset: WellDataset) -> str | None:
+    """Hash of the statistics beside a dataset, whether it is normalized or not; None where there are none to read."""
+    if dataset.statistics_hash is not None:
+        return dataset.statistics_hash
+    try:
+        return statistics_hash(load_statistics(dataset.normalization_path, storage_options=dataset.storage_options))
+    except (DataNotFoundError, StatisticsError):
+        return None
 
 
 def nan_allowed(dataset: WellDataset) -> tuple[bool, ...]:

@@ -15,10 +15,19 @@ import torch
 from torch import nn
 
 from wellkit.errors import ArgumentError, ConfigError, did_you_mean
+from wellkit.train.models.avit import AViT
 from wellkit.train.models.fno import FNO
+from wellkit.train.models.tfno import TFNO
+from wellkit.train.models.unet_classic import UNetClassic
 from wellkit.train.models.unet_convnext import UNetConvNext
 
-MODELS: dict[str, type[nn.Module]] = {"fno": FNO, "unet_convnext": UNetConvNext}
+MODELS: dict[str, type[nn.Module]] = {
+    "fno": FNO,
+    "tfno": TFNO,
+    "unet_classic": UNetClassic,
+    "unet_convnext": UNetConvNext,
+    "avit": AViT,
+}
 _FROM_DATA = ("dim_in", "dim_out", "n_spatial_dims", "spatial_resolution")
 
 
@@ -97,6 +106,9 @@ def count_parameters(model: nn.Module) -> int:
 __all__ = [
     "FNO",
     "MODELS",
+    "TFNO",
+    "AViT",
+    "UNetClassic",
     "UNetConvNext",
     "build_model",
     "check_model_arguments",

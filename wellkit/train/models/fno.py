@@ -13,11 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from wellkit.errors import ArgumentError
+from wellkit.train.models.layers import CONVOLUTIONS, apply, check_dimensions
 
-_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _AXES = "xyz"
 
 
@@ -26,26 +25,37 @@ class PointwiseMLP(nn.Module):
 
     def __init__(self, dim_in: int, dim_hidden: int, dim_out: int, n_spatial_dims: int) -> None:
         super().__init__()
-        convolution = _CONVOLUTIONS[n_spatial_dims]
+        convolution = CONVOLUTIONS[n_spatial_dims]
         self.fcs = nn.ModuleList([convolution(dim_in, dim_hidden, 1), convolution(dim_hidden, dim_out, 1)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fcs[1](functional.gelu(self.fcs[0](x)))  # type: ignore[no-any-return]
 
 
-class DenseWeight(nn.Module):
+class SpectralWeight(nn.Module):
     """The complex weight of one spectral convolution, (C_in, C_out, modes...), kept as pairs of real numbers.
 
     Index j of an axis other than the last stands for frequency j - m // 2, index j of the last for frequency
-    j (the other half follows from the fields being real). A factorized weight is another class with `full()`.
+    j (the other half follows from the fields being real).
     """
 
     def __init__(self, channels: int, modes: Sequence[int], std: float) -> None:
         super().__init__()
+
+    def full(self) -> Tensor:
+        """The weight as one complex tensor."""
+        raise NotImplementedError
+
+
+class DenseWeight(SpectralWeight):
+    """Every number a parameter."""
+
+    def __init__(self, channels: int, modes: Sequence[int], std: float) -> None:
+        super().__init__(channels, modes, std)
         self.tensor = nn.Parameter(std * torch.randn(channels, channels, *modes, 2))
 
     def full(self) -> Tensor:
-        """The weight as a complex tensor that shares memory with the parameter."""
+        """The weight; it shares memory with the parameter."""
         return torch.view_as_complex(self.tensor)
 
 
@@ -55,11 +65,13 @@ class SpectralConvolutions(nn.Module):
     Always in float32: FFTs of half-precision numbers lose the small modes.
     """
 
-    def __init__(self, channels: int, n_modes: Sequence[int], n_layers: int) -> None:
+    def __init__(
+        self, channels: int, n_modes: Sequence[int], n_layers: int, weight: type[SpectralWeight] = DenseWeight
+    ) -> None:
         super().__init__()
         self.modes = (*n_modes[:-1], n_modes[-1] // 2 + 1)
         std = math.sqrt(2.0 / (channels + channels))
-        self.weight = nn.ModuleList(DenseWeight(channels, self.modes, std) for _ in range(n_layers))
+        self.weight = nn.ModuleList(weight(channels, self.modes, std) for _ in range(n_layers))
         self.bias = nn.Parameter(std * torch.randn(n_layers, channels, *(1 for _ in n_modes)))
         axes = _AXES[: len(n_modes)]
         self._product = f"bi{axes},io{axes}->bo{axes}"
@@ -67,7 +79,7 @@ class SpectralConvolutions(nn.Module):
     def full_weight(self, layer: int) -> Tensor:
         """The complex weight of a layer, (C_in, C_out, modes...)."""
         weight = self.weight[layer]
-        assert isinstance(weight, DenseWeight)
+        assert isinstance(weight, SpectralWeight)
         return weight.full()
 
     def forward(self, x: Tensor, layer: int) -> Tensor:
@@ -115,11 +127,11 @@ def _scatter_centred(modes: Tensor, axis: int, size: int) -> Tensor:
 class FNOBlocks(nn.Module):
     """Block l: spectral convolution + pointwise skip, then GELU except after the last block."""
 
-    def __init__(self, channels: int, n_modes: Sequence[int], n_layers: int) -> None:
+    def __init__(self, channels: int, n_modes: Sequence[int], n_layers: int, weight: type[SpectralWeight]) -> None:
         super().__init__()
-        convolution = _CONVOLUTIONS[len(n_modes)]
+        convolution = CONVOLUTIONS[len(n_modes)]
         self.n_layers = n_layers
-        self.convs = SpectralConvolutions(channels, n_modes, n_layers)
+        self.convs = SpectralConvolutions(channels, n_modes, n_layers, weight)
         self.fno_skips = nn.ModuleList(convolution(channels, channels, 1, bias=False) for _ in range(n_layers))
 
     def forward(self, x: Tensor, layer: int) -> Tensor:
@@ -140,22 +152,22 @@ class FNOCore(nn.Module):
         lifting: int,
         projection: int,
         n_layers: int,
+        weight: type[SpectralWeight],
         recompute: bool,
+        skip_blocks: bool,
     ) -> None:
         super().__init__()
         dims = len(n_modes)
         self.recompute = recompute
-        self.fno_blocks = FNOBlocks(channels, n_modes, n_layers)
+        self.skip_blocks = skip_blocks
+        self.fno_blocks = FNOBlocks(channels, n_modes, n_layers, weight)
         self.lifting = PointwiseMLP(dim_in, lifting, channels, dims)
         self.projection = PointwiseMLP(channels, projection, dim_out, dims)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.lifting(x)
-        for layer in range(self.fno_blocks.n_layers):
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(self.fno_blocks, x, layer, use_reentrant=False)
-            else:
-                x = self.fno_blocks(x, layer)
+        for layer in range(0 if self.skip_blocks else self.fno_blocks.n_layers):
+            x = apply(self.fno_blocks, x, layer, recompute=self.recompute)
         return self.projection(x)  # type: ignore[no-any-return]
 
 
@@ -175,7 +187,12 @@ class FNO(nn.Module):
             blocks; they work on every grid point, so that on a CPU a narrow model spends most of its time
             there.
         gradient_checkpointing: recompute blocks in the backward pass: less memory, about a third more time.
+        legacy_skip_blocks: go from lifting to projection without the blocks, as the published checkpoints did in
+            training: their spectral weights are still the random ones they began with.
     """
+
+    name = "fno"
+    weight: type[SpectralWeight] = DenseWeight
 
     def __init__(
         self,
@@ -190,18 +207,17 @@ class FNO(nn.Module):
         lifting_channels: int = 256,
         projection_channels: int = 256,
         gradient_checkpointing: bool = False,
+        legacy_skip_blocks: bool = False,
     ) -> None:
         super().__init__()
-        if n_spatial_dims not in _CONVOLUTIONS:
-            raise ArgumentError(f"fno: n_spatial_dims={n_spatial_dims}; it works in 1, 2 or 3 dimensions")
+        self.spatial_resolution = check_dimensions(self.name, n_spatial_dims, spatial_resolution)
         n_modes = (modes1, modes2, modes3)[:n_spatial_dims]
         if min(*n_modes, hidden_channels, lifting_channels, projection_channels, dim_in, dim_out) < 1:
             raise ArgumentError(
-                f"fno: modes {n_modes}, hidden_channels={hidden_channels}, lifting_channels={lifting_channels}, "
-                f"projection_channels={projection_channels}, channels {dim_in} -> {dim_out}; "
-                "all of them must be at least 1"
+                f"{self.name}: modes {n_modes}, hidden_channels={hidden_channels}, "
+                f"lifting_channels={lifting_channels}, projection_channels={projection_channels}, "
+                f"channels {dim_in} -> {dim_out}; all of them must be at least 1"
             )
-        self.spatial_resolution = tuple(spatial_resolution)
         self.model = FNOCore(
             dim_in,
             dim_out,
@@ -210,7 +226,9 @@ class FNO(nn.Module):
             lifting=lifting_channels,
             projection=projection_channels,
             n_layers=4,
+            weight=self.weight,
             recompute=gradient_checkpointing,
+            skip_blocks=legacy_skip_blocks,
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,12 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from wellkit.errors import ArgumentError
-
-_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+from wellkit.train.models.layers import CONVOLUTIONS, TRANSPOSED, apply, check_dimensions, check_divisible
 
 
 class ChannelNorm(nn.Module):
@@ -46,7 +43,7 @@ class Resample(nn.Module):
 
     def __init__(self, dim_in: int, dim_out: int, dims: int, *, up: bool, unit_length: bool) -> None:
         super().__init__()
-        convolution = _TRANSPOSED[dims] if up else _CONVOLUTIONS[dims]
+        convolution = TRANSPOSED[dims] if up else CONVOLUTIONS[dims]
         self.block = nn.Sequential(
             ChannelNorm(dim_in, dims, unit_length=unit_length), convolution(dim_in, dim_out, 2, stride=2)
         )
@@ -60,7 +57,7 @@ class ConvNextBlock(nn.Module):
 
     def __init__(self, channels: int, dims: int, layer_scale: float) -> None:
         super().__init__()
-        self.dwconv = _CONVOLUTIONS[dims](channels, channels, 7, padding=3, groups=channels)
+        self.dwconv = CONVOLUTIONS[dims](channels, channels, 7, padding=3, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.pwconv2 = nn.Linear(4 * channels, channels)
@@ -88,7 +85,7 @@ class Stage(nn.Module):
         unit_length: bool,
     ) -> None:
         super().__init__()
-        self.skip_proj = _CONVOLUTIONS[dims](2 * dim_in, dim_in, 1) if merges_skip else nn.Identity()
+        self.skip_proj = CONVOLUTIONS[dims](2 * dim_in, dim_in, 1) if merges_skip else nn.Identity()
         self.blocks = nn.ModuleList(ConvNextBlock(dim_in, dims, layer_scale) for _ in range(blocks))
         self.resample: nn.Module = nn.Identity()
         if resample != "none":
@@ -133,8 +130,7 @@ class UNetConvNext(nn.Module):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if n_spatial_dims not in _CONVOLUTIONS:
-            raise ArgumentError(f"unet_convnext: n_spatial_dims={n_spatial_dims}; it works in 1, 2 or 3 dimensions")
+        self.spatial_resolution = check_dimensions("unet_convnext", n_spatial_dims, spatial_resolution)
         if min(stages, blocks_per_stage, init_features, dim_in, dim_out) < 1 or blocks_at_neck < 0:
             raise ArgumentError(
                 f"unet_convnext: stages={stages}, blocks_per_stage={blocks_per_stage}, "
@@ -143,9 +139,8 @@ class UNetConvNext(nn.Module):
             )
         self.stages = stages
         self.recompute = gradient_checkpointing
-        self.spatial_resolution = tuple(spatial_resolution)
         self._check_size(self.spatial_resolution)
-        convolution = _CONVOLUTIONS[n_spatial_dims]
+        convolution = CONVOLUTIONS[n_spatial_dims]
         widths = [init_features * 2**level for level in range(stages + 1)]
 
         def stage(width_in: int, width_out: int, blocks: int, resample: str, merges_skip: bool) -> Stage:
@@ -184,14 +179,8 @@ class UNetConvNext(nn.Module):
         return self.out_proj(x)  # type: ignore[no-any-return]
 
     def _apply_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(stage, x, use_reentrant=False)  # type: ignore[no-any-return]
-        return stage(x)  # type: ignore[no-any-return]
+        return apply(stage, x, recompute=self.recompute)
 
     def _check_size(self, size: Sequence[int]) -> None:
-        step = 2**self.stages
-        if any(points % step for points in size):
-            raise ArgumentError(
-                f"unet_convnext: grid {'x'.join(map(str, size))} is not divisible by 2^stages = {step} "
-                "on every axis; take fewer stages (model_arguments.stages), crop the fields, or try the fno"
-            )
+        advice = "take fewer stages (model_arguments.stages), crop the fields, or try the fno"
+        check_divisible("unet_convnext", size, 2**self.stages, "2^stages", advice)

@@ -1,0 +1,1 @@
+"""What this machine has: versions, devices, the Hub, disks, caches and trees; what is broken and what to do next."""

@@ -1,0 +1,1 @@
+"""Whether a dataset on disk is what it should be: its manifest, verification and repair."""

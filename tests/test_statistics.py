@@ -265,3 +265,8 @@ def test_a_recorded_value_that_is_not_finite_differs_from_every_number(tmp_path:
     recorded = computed.model_copy(update={"std": {**computed.std, "density": value}})
     (difference,) = statistics.compare_statistics(recorded, computed)
     assert (difference.statistic, difference.component, difference.relative) == ("std", "density", float("inf"))
+
+
+def test_threads_change_nothing_not_even_the_last_bit(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, files=3, chunks=True, compression="gzip")
+    assert compute_statistics(tree, jobs=1) == compute_statistics(tree, jobs=4)

@@ -38,6 +38,7 @@ def stats(
         1e-3, min=0.0, help="With --compare: largest relative difference (of means: to the spread) that passes."
     ),
     nan: Nan = typer.Option(Nan.fail, help="omit: leave NaN out, for fields that mark masked points with it."),
+    jobs: int | None = typer.Option(None, min=1, help="Threads [default: one for each core]."),
     output_format: OutputFormat = typer.Option(OutputFormat.table, "--format", help="How to print the result."),
 ) -> None:
     """Compute mean, standard deviation and root mean square of every field, and of its change from frame to frame."""
@@ -62,6 +63,7 @@ def stats(
             location,
             split,
             nan="omit" if nan is Nan.omit else "raise",
+            jobs=jobs,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     differences = compare_statistics(recorded, found) if recorded is not None else None

@@ -15,6 +15,7 @@ from tests.trees_zarr import zarr_twin
 from tests.validation.trees import VISCOSITIES, make_shard, make_tree
 from wellkit.formats.well_writer import ShardField, write_well_shard
 from wellkit.schemas.validation import Finding, ValidationReport
+from wellkit.validation.shard import Parser, ShardCheck
 from wellkit.validation.validate import validate
 
 pytestmark = pytest.mark.usefixtures("lasting_parsers")
@@ -119,3 +120,20 @@ def test_a_tree_in_a_folder_that_is_called_data(tmp_path: Path, monkeypatch: pyt
     report = validate("data/waves")
     assert report.findings == ()
     assert sum(split.shards for split in report.splits.values()) == 4
+
+
+def test_a_shard_that_vanishes_while_others_are_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its header and its values: the report says so, and goes on."""
+    gone = tree / SHARD
+    started = ShardCheck._open
+
+    def open_and_cut(self: ShardCheck, indexer: Parser) -> None:
+        started(self, indexer)
+        if self.job.name == SHARD:
+            gone.write_bytes(gone.read_bytes()[:3000])
+
+    monkeypatch.setattr(ShardCheck, "_open", open_and_cut)
+    report = validate(tree, jobs=1)
+    (found,) = told(report, "unreadable")
+    assert found.shard == SHARD
+    assert report.splits["valid"].trajectories == 2

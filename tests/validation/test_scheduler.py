@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import distributed
 import h5py
 import numpy as np
 import pytest
@@ -16,6 +16,8 @@ from tests.validation.trees import make_tree
 from wellkit.errors import ArgumentError
 from wellkit.schemas.validation import ValidationReport
 from wellkit.validation.validate import validate
+
+distributed: Any = importlib.import_module("distributed")  # without types of its own
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from wellkit.datasets.opening import open_shards
-from wellkit.errors import FormatError, WellkitError
+from wellkit.errors import FormatError, ShardError, WellkitError
 from wellkit.formats.well import FieldLayout, WellLayout, parse_layout
 from wellkit.index.model import ShardIndex
 from wellkit.index.safely import TIMEOUT, Indexer
@@ -197,7 +197,11 @@ class ShardCheck:
         watch = _SymmetryWatch(work.field, work.layout.n_spatial_dims)
         found = []
         allowed = self._nan_allowed(work.field.name)
-        scanned = work.scan(budget=self.job.options.budget, observe=watch.see if watch.sign else None)
+        try:
+            scanned = work.scan(budget=self.job.options.budget, observe=watch.see if watch.sign else None)
+        except MemoryError as error:
+            what = f"{self.job.location}: field {work.field.name!r} asks for more memory than there is"
+            raise ShardError(f"{what}; take a smaller --frame-budget, or fewer --jobs") from error
         for trajectory, series in zip(work.trajectories, scanned, strict=True):
             verdict = judge(series, nan_allowed=allowed)
             place = self._place.copy()

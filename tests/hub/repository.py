@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LFS_SUFFIXES = (".hdf5", ".h5", ".safetensors", ".bin")
+LFS_SUFFIXES = (".hdf5", ".h5", ".safetensors")
 
 
 def git_blob_id(content: bytes) -> str:

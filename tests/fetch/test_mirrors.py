@@ -17,13 +17,13 @@ from tests.hub.dataset import REPOSITORY, SHARDS, dataset_of, tree_of, write_tre
 from tests.hub.faults import corrupted, unavailable
 from tests.hub.server import LoopbackHub
 from wellkit.errors import ArgumentError, HubError, IntegrityError, WellkitWarning
-from wellkit.fetch import mirror, retries
+from wellkit.fetch import requests, retries
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "ATTEMPTS", 2)
-    monkeypatch.setattr(mirror, "LISTING_ATTEMPTS", 2)
+    monkeypatch.setattr(requests, "LISTING_ATTEMPTS", 2)
 
 
 def manifest_of(directory: Path) -> dict[str, object]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.index.test_damaged_shards import metadata_of
 from tests.validation.trees import VISCOSITIES, make_shard
 from wellkit.formats.well_writer import write_well_shard
-from wellkit.index.hdf5 import index_shard
 from wellkit.validation.validate import validate
 
 BATCH = 20  # files of one report
@@ -21,17 +21,6 @@ WAYS: tuple[dict[str, Any], ...] = (
     {"page_size": 4096},
     {"chunks": "frame"},
 )
-
-
-def metadata(path: Path) -> np.ndarray:
-    """Positions of bytes that are neither zero nor values of fields."""
-    wanted = np.frombuffer(path.read_bytes(), np.uint8) != 0
-    for array in index_shard(path, inline_limit=0).arrays.values():
-        if array.layout == "contiguous":
-            wanted[array.offset : array.offset + array.nbytes] = False
-        for offset, size in zip(array.offsets.tolist(), array.sizes.tolist(), strict=True):
-            wanted[max(offset, 0) : max(offset, 0) + size] = False
-    return np.flatnonzero(wanted)
 
 
 def mutate(whole: bytes, places: np.ndarray, random: np.random.Generator) -> bytes:
@@ -55,7 +44,7 @@ def campaign(folder: Path, count: int, seed: int) -> tuple[int, int]:
     wholes = []
     for way in WAYS:
         write_well_shard(folder / "whole.hdf5", make_shard(1, VISCOSITIES[0], steps=6), **way)
-        wholes.append(((folder / "whole.hdf5").read_bytes(), metadata(folder / "whole.hdf5")))
+        wholes.append(((folder / "whole.hdf5").read_bytes(), metadata_of(folder / "whole.hdf5")))
     (folder / "whole.hdf5").unlink()
     told = 0
     for first in range(0, count, BATCH):

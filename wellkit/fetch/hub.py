@@ -31,13 +31,12 @@ from wellkit.errors import ArgumentError, DataNotFoundError, HubError, WellkitEr
 from wellkit.fetch.disk import Digests
 from wellkit.fetch.plan import FileHash, HashKind, RemoteFile, belongs_to_dataset, check_paths
 from wellkit.fetch.redirects import Trail
-from wellkit.fetch.requests import longest_stall, open_stream, range_headers, stream_from
-from wellkit.fetch.retries import is_transient, patiently
+from wellkit.fetch.requests import LISTING_ATTEMPTS, ask, longest_stall, open_stream, range_headers, stream_from
+from wellkit.fetch.retries import patiently
 from wellkit.fetch.secrecy import keep_secrets
 from wellkit.settings import hub_endpoint, hub_offline
 from wellkit.storage import explain, host_of
 
-LISTING_ATTEMPTS = 4
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 keep_secrets()
@@ -302,15 +301,7 @@ class HubSource:
             raise HubError(f"{self}: HF_HUB_OFFLINE is set; unset it to reach the Hub")
         address = hf_hub_url(self.repository, path, repo_type="dataset", revision=revision, endpoint=self.endpoint)
         what = f"{path} from {self}"
-        try:
-            return patiently(partial(self._read, address, what, known), attempts=LISTING_ATTEMPTS)
-        except WellkitError:
-            raise
-        except Exception as error:
-            told = explain(error, what, attempts=LISTING_ATTEMPTS if is_transient(error) else 1)
-            if told is None:
-                raise
-            raise told from error
+        return ask(partial(self._read, address, what, known), what)
 
     def _read(self, address: str, what: str, known: Callable[[FileHash, int], bool]) -> SmallFile:
         promised: tuple[FileHash, int] | None = None

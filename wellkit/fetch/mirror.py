@@ -14,17 +14,15 @@ from urllib.parse import quote, unquote, urlsplit
 from huggingface_hub import get_session, hf_raise_for_status
 
 from wellkit import __version__
-from wellkit.errors import DataNotFoundError, DocumentError, DownloadError, HubError, WellkitError
+from wellkit.errors import DataNotFoundError, DocumentError, DownloadError, HubError
 from wellkit.fetch.disk import FOLDER
 from wellkit.fetch.manifest import FILE_NAME, published_hash
 from wellkit.fetch.plan import SPLITS, STATISTICS_FILE, FileHash, HashKind, RemoteFile, belongs_to_dataset, check_paths
-from wellkit.fetch.requests import longest_stall, open_stream, range_headers, stream_from
-from wellkit.fetch.retries import is_transient, patiently
+from wellkit.fetch.requests import ask, longest_stall, open_stream, range_headers, stream_from
 from wellkit.schemas.manifest import Manifest
 from wellkit.settings import hub_offline
-from wellkit.storage import explain, list_files, without_secrets
+from wellkit.storage import list_files, without_secrets
 
-LISTING_ATTEMPTS = 4
 _LOOKS = 8  # at a time
 
 
@@ -108,22 +106,14 @@ class MirrorSource:
         return RemoteFile(path, int(size), FileHash(HashKind.unpublished, digest))
 
     def _ask(self, method: str, address: str, what: str) -> Any:
-        def ask() -> Any:
+        def asked() -> Any:
             response = get_session().request(
                 method, address, headers=_HEADERS, timeout=longest_stall(), follow_redirects=True
             )
             hf_raise_for_status(response)
             return response
 
-        try:
-            return patiently(ask, attempts=LISTING_ATTEMPTS)
-        except WellkitError:
-            raise
-        except Exception as error:
-            told = explain(error, what, attempts=LISTING_ATTEMPTS if is_transient(error) else 1)
-            if told is None:
-                raise
-            raise told from error
+        return ask(asked, what)
 
     @contextmanager
     def stream(

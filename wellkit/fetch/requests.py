@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import get_session, hf_raise_for_status
 
+from wellkit.errors import WellkitError
 from wellkit.fetch.redirects import Trail
 from wellkit.fetch.retries import ATTEMPTS, is_transient, patiently
 from wellkit.fetch.transfer import XetOnlyError
 from wellkit.settings import stall_timeout
 from wellkit.storage import explain, http_status
 
+LISTING_ATTEMPTS = 4
+_Result = TypeVar("_Result")
 STALL_TIMEOUT = 30.0  # seconds without a byte
 _NO_BRIDGE = frozenset({404, 405, 410, 501})
 
@@ -22,6 +25,19 @@ _NO_BRIDGE = frozenset({404, 405, 410, 501})
 def longest_stall() -> float:
     """Seconds without a byte after which a connection is given up: `$HF_HUB_DOWNLOAD_TIMEOUT`, or 30."""
     return stall_timeout() or STALL_TIMEOUT
+
+
+def ask(action: Callable[[], _Result], what: str) -> _Result:
+    """Run `action`, again while its failures are transient; what stays wrong is told as ours, about `what`."""
+    try:
+        return patiently(action, attempts=LISTING_ATTEMPTS)
+    except WellkitError:
+        raise
+    except Exception as error:
+        told = explain(error, what, attempts=LISTING_ATTEMPTS if is_transient(error) else 1)
+        if told is None:
+            raise
+        raise told from error
 
 
 def range_headers(start: int, etag: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
 import yaml
 
@@ -233,3 +234,17 @@ def test_errata_of_published_data_are_told_and_those_of_generated_data_are_not(t
         with h5py.File(shard, "r+") as file:
             file.attrs["generator"] = "wellkit"
     open_dataset(tree)
+
+
+def test_nothing_above_a_path_is_there_either() -> None:
+    with pytest.raises(errors.DataNotFoundError, match=r"^/nowhere_at_all/x/data/train: no such folder; / holds .*"):
+        open_dataset(Path("/nowhere_at_all/x"))
+
+
+def test_numbers_of_samples_are_whole(tree: Path) -> None:
+    data = open_dataset(tree)
+    for index in (1.5, "1", None):
+        with pytest.raises(TypeError):
+            data[index]  # type: ignore[index]
+    number: Any = np.int64(1)
+    np.testing.assert_array_equal(data[number]["input_fields"], data[1]["input_fields"])

@@ -313,3 +313,9 @@ def test_batches_that_are_larger_than_the_dataset_says() -> None:
     source.sample_nbytes = 1 << 10  # type: ignore[attr-defined]
     loader = wellkit.DataLoader(source, batch_size=1, shuffle=False, prefetch_bytes=3 << 25)
     assert [batch["number"].tolist() for batch in loader] == [[number] for number in range(24)]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1.5}, {"batch_size": 0}, {"threads": "2"}, {"prefetch": 0.5}])
+def test_numbers_that_are_not_whole(options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="give a whole number from"):
+        wellkit.DataLoader(Numbers(4), **options)

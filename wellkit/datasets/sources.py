@@ -140,7 +140,7 @@ def resolve_source(
 
 
 def _parent(location: str) -> str:
-    return location.rsplit("/", 1)[0] if "/" in location else "."
+    return location.rsplit("/", 1)[0] or "/" if "/" in location else "."
 
 
 def _folder_name(name: str, base_path: str | os.PathLike[str] | None) -> str:

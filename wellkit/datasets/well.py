@@ -5,6 +5,7 @@ Over 400 lines because it is one class, whose arguments take eighty lines to exp
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -408,6 +409,7 @@ class WellDataset(Described):
 
     def _window(self, index: int) -> tuple[int, Window]:
         """(index among all windows, its place)."""
+        index = operator.index(index)
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(f"sample {index} is out of range: there are {len(self)}")

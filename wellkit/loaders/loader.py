@@ -87,8 +87,8 @@ class DataLoader:
             ("shards_at_once", shards_at_once, 1),
             ("seed", seed, 0),
         ):
-            if value is not None and value < least:
-                raise ArgumentError(f"{name}={value}; give a whole number from {least} up")
+            if value is not None and (not hasattr(value, "__index__") or value < least):
+                raise ArgumentError(f"{name}={value!r}; give a whole number from {least} up")
         if not 0 <= rank < world_size:
             raise ArgumentError(f"rank={rank} is not one of {world_size} processes, counted from 0")
         if shuffle not in (True, False, "shards"):

@@ -17,9 +17,7 @@ class Protocol(Model):
     Steps of a rollout count from 1, the first predicted frame; a window "a:b" is steps a to b, both counted.
     """
 
-    name: str = Field(
-        pattern=r"^[a-z][a-z0-9.-]*-\d+$", description="with its version at the end: well-2024, wellkit-1"
-    )
+    name: str = Field(pattern=r"^[a-z][a-z0-9.-]*-\d+$", description="ends in its version: well-2024")
     summary: str
     metric: Literal["vrmse"] = "vrmse"
     eps: float = Field(gt=0, description="added to the spatial variance of the target")
@@ -31,9 +29,7 @@ class Protocol(Model):
     flat: Literal["scored", "left out"] = Field(
         description="whether flat entries are in means and medians; pooled figures hold them always"
     )
-    n_steps_input: int | None = Field(
-        default=None, gt=0, description="true frames a model may see; None for any number"
-    )
+    n_steps_input: int | None = Field(default=None, gt=0, description="true frames a model sees; None for any number")
     rollout_from: int | None = Field(
         default=None, gt=0, description="number, from 0, of the first predicted frame of a rollout; None: n_steps_input"
     )

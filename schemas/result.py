@@ -27,17 +27,13 @@ class ScoredModel(Model):
     seed: int | None = None
     epochs: int | None = Field(default=None, description="epochs behind the weights")
     training_seconds: float | None = None
-    samples_seen: int | None = Field(
-        default=None, description="training windows behind the weights, repetitions counted"
-    )
+    samples_seen: int | None = Field(default=None, description="training windows, repetitions counted")
     energy_joules: float | None = Field(default=None, description="of the training, where the machine could tell")
     stall_share: float | None = Field(default=None, description="share of the training time spent waiting for data")
     training_hardware: str | None = None
     trained_on: DatasetIdentity | None = None
     weights_sha256: str | None = None
-    predictions_sha256: str | None = Field(
-        default=None, description="of the content of the predictions that were scored"
-    )
+    predictions_sha256: str | None = Field(default=None, description="of the content of what was scored")
     statistics_sha256: str | None = Field(
         default=None, description="of the normalization (network) or of the mean (baseline), as canonical JSON"
     )
@@ -57,9 +53,7 @@ class Scores(Model):
     median: Score = Field(description="over entries")
     pooled: Score = Field(description="over components, of sqrt(mean squared error / (mean variance + eps))")
     of_trajectories: Score = Field(description="median over trajectories of their means over entries")
-    per_field: dict[str, Score] = Field(
-        description="mean over entries, by component; without those with flat ones only"
-    )
+    per_field: dict[str, Score] = Field(description="mean over entries; without components that are all flat")
     per_field_median: dict[str, Score]
     per_field_pooled: dict[str, Score]
     entries: int
@@ -88,9 +82,7 @@ class ValidLength(Model):
     threshold: float
     mean: float
     median: float
-    never_failed: int = Field(
-        description="trajectories that were valid to their end: their true length is that or more"
-    )
+    never_failed: int = Field(description="trajectories valid to their end: their true length is that or more")
 
 
 class Drift(Model):
@@ -104,16 +96,14 @@ class Drift(Model):
 
 
 class Rollout(Scores):
-    """The model fed its own output; step 1 is the first prediction. Means of steps are taken trajectory by trajectory."""
+    """The model fed its own output; step 1 is the first prediction. Steps are averaged trajectory by trajectory."""
 
     first_frame: int = Field(description="number of the first predicted frame, from 0")
     per_step: tuple[Score, ...] = Field(description="mean over trajectories of their mean over components")
     per_step_median: tuple[Score, ...] = Field(description="median over trajectories of their mean over components")
     per_field_and_step: dict[str, tuple[Score, ...]] = Field(description="mean over trajectories")
     windows: dict[str, Score] = Field(default_factory=dict, description="'a:b': headline figure over steps a to b")
-    left_out: dict[str, str] = Field(
-        default_factory=dict, description="windows of the protocol without a figure, and why"
-    )
+    left_out: dict[str, str] = Field(default_factory=dict, description="windows without a figure, and why")
     trajectories: int
     trajectories_per_step: tuple[int, ...] = Field(description="trajectories that are long enough, by step")
     valid_length: ValidLength | None = None
@@ -190,9 +180,7 @@ class DataUsed(Model):
     statistics_sha256: str | None = Field(
         default=None, description="of the statistics beside the data, as canonical JSON; left out: there were none"
     )
-    dataset_version: str | None = Field(
-        default=None, description="as the card names it; of generated data the generator's"
-    )
+    dataset_version: str | None = Field(default=None, description="the card's; of generated data the generator's")
 
 
 class RunRecord(Model):

@@ -25,7 +25,7 @@ class ScoredModel(Model):
     parameters: int = 0
     n_steps_input: int = Field(gt=0)
     seed: int | None = None
-    epochs: int | None = Field(default=None, description="epochs behind the weights")
+    epochs: float | None = Field(default=None, description="epochs behind the weights")
     training_seconds: float | None = None
     samples_seen: int | None = Field(default=None, description="training windows, repetitions counted")
     energy_joules: float | None = Field(default=None, description="of the training, where the machine could tell")
@@ -71,7 +71,9 @@ class OneStep(Scores):
 
     windows: int
     spectral: dict[str, Score] | None = Field(
-        default=None, description="spectral error by band of wavenumbers: median over windows, mean over components"
+        default=None,
+        description="spectral error by band of wavenumbers, over all windows: sqrt(mean squared error / "
+        "(mean energy of the target's fluctuations + eps)), mean over components",
     )
     spectral_per_field: dict[str, dict[str, Score]] | None = None
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from wellkit.benchmark import leaderboard
 from wellkit.benchmark.contenders import prepare
-from wellkit.benchmark.evaluate import evaluate_contender, save_result
+from wellkit.benchmark.evaluate import How, evaluate_contender, save_result
 from wellkit.benchmark.examples import rollout_example
 from wellkit.benchmark.pictures import animate_rollout, draw_rollout
 from wellkit.generation.generate import generate
@@ -151,7 +151,7 @@ def quickstart(
             n_steps_input=4 if name in BASELINES else None,
             device=device,
         )
-        result = evaluate_contender(contender, rollout_steps=chosen.rollout_steps, progress=watcher.scoring)
+        result = evaluate_contender(contender, How(rollout_steps=chosen.rollout_steps), progress=watcher.scoring)
         save_result(result, base / "results" / f"{name}.json")
         results[name] = (result, contender)
     board = base / "leaderboard.jsonl"

@@ -1,38 +1,53 @@
-"""What can be scored: a checkpoint's network or a baseline, set before the data it is to predict."""
+"""What can be scored, set before the data it is to predict: a checkpoint, a baseline, a function, predictions."""
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from wellkit.benchmark.forecasts import Computed, Forecasts, Stored
+from wellkit.benchmark.predictions import Predictions, open_predictions
 from wellkit.datasets.well import WellDataset
-from wellkit.errors import ArgumentError, TrainingError, did_you_mean
+from wellkit.errors import ArgumentError, DataNotFoundError, ScoreError, TrainingError, did_you_mean
 from wellkit.schemas.result import ScoredModel
 from wellkit.schemas.training import CheckpointRecord
-from wellkit.train.checkpoint import find_checkpoint, load_model
+from wellkit.train.checkpoint import RECORD, find_checkpoint, load_model
 from wellkit.train.data import components, nan_allowed, open_split, statistics_used
 from wellkit.train.predictors import BASELINES, Mean, Network, Persistence, Predictor, normalization_of
+from wellkit.train.pretrained import CONFIG, Pretrained, load_pretrained
 
 DEFAULT_STEPS_INPUT = 4
+_FUNCTION = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+Function = Callable[[Any, Any], Any]
+Scorable = str | os.PathLike[str] | Function | Predictor
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A predictor, what is known about it, and the split it meets.
+    """Predictions to come, what is known of where they come from, and the split they are for.
 
     Attributes:
-        predictor: physical units in, physical units out.
+        forecasts: physical units in, physical units out.
         described: for the result.
         name, data, split: as `open_split` takes them.
         windows: the split as windows of `n_steps_input` + 1 steps, physical units.
         allowed: per channel, whether the card allows NaN.
-        device: where the predictor computes.
+        device: where a predictor computes.
     """
 
-    predictor: Predictor
+    forecasts: Forecasts
     described: ScoredModel
     name: str
     data: str | None
@@ -43,53 +58,106 @@ class Contender:
 
     @property
     def n_steps_input(self) -> int:
-        """True steps the predictor sees."""
+        """True steps a prediction is made from."""
         return self.described.n_steps_input
 
 
+@dataclass(frozen=True)
+class Place:
+    """The data somebody asked to score on, as far as they said.
+
+    Attributes:
+        dataset, data, split: see `prepare`.
+        n_steps_input: of a model that can take any number.
+    """
+
+    dataset: str | None
+    data: str | None
+    split: str
+    n_steps_input: int | None
+
+    def named(self, what: str) -> str:
+        """The dataset's name; ArgumentError where it is needed and missing."""
+        if self.dataset is None:
+            raise ArgumentError(f"{what} needs a dataset: dataset=NAME (--dataset NAME)")
+        return self.dataset
+
+    def with_steps(self, taken: int, what: str) -> int:
+        """The input steps a model takes; ArgumentError where others were asked for."""
+        if self.n_steps_input not in (None, taken):
+            raise ArgumentError(f"{what}: the model takes {taken} input steps, not {self.n_steps_input}")
+        return taken
+
+
 def prepare(
-    model: str | Path,
+    model: Scorable,
     *,
     data: str | Path | None = None,
     dataset: str | None = None,
     split: str = "test",
     n_steps_input: int | None = None,
+    name: str | None = None,
     device: torch.device,
 ) -> Contender:
-    """A baseline by name, or the network of a run's or checkpoint's folder, and the split it is scored on.
+    """Whatever predicts, and the split it is scored on.
 
     Args:
-        model: "persistence", "mean", or a folder. A run's folder means its `best` checkpoint.
+        model: "persistence" or "mean"; the folder of a run (its `best` checkpoint) or checkpoint; a published
+            checkpoint's folder or OWNER/NAME on the Hub; predictions; "module:function" or the function itself,
+            which takes a window (B, n_steps_input, space..., channel) and constants (B, space..., constant
+            channel) or None, both torch float32 in physical units, and returns the next state (B, space..., channel)
+            as a tensor or an array; or an object with such a method `predict`.
         data: folder that holds `<dataset>/data/...`; None for the one a checkpoint was trained on, or for
             what was downloaded.
-        dataset: its name; None for the one a checkpoint was trained on. A baseline needs one.
+        dataset: its name; None for the one a checkpoint or predictions name. Others need one.
         split: train, valid or test.
-        n_steps_input: of a baseline, so that it meets the same windows as a network with as many; 4 by
-            default.
+        n_steps_input: of a baseline or function; 4 by default.
+        name: of a function, in the result.
 
     Raises:
-        ArgumentError: a baseline without a dataset, or `n_steps_input` that is not the checkpoint's.
-        TrainingError, DocumentError: the checkpoint cannot be used, or was trained on other fields.
+        ArgumentError: a dataset is missing, or `n_steps_input` is not what the model takes.
+        TrainingError, DocumentError: a checkpoint cannot be used, or was trained on other fields.
+        PredictionsError: predictions cannot be used, or are for other data.
         WellkitError: as `WellDataset` does where the data cannot be used.
     """
-    place = None if data is None else str(data)
-    if str(model) in BASELINES:
-        return _baseline(
-            str(model), dataset, place, split, DEFAULT_STEPS_INPUT if n_steps_input is None else n_steps_input, device
-        )
-    if isinstance(model, str) and "/" not in model and not Path(model).exists():
-        raise TrainingError(
-            f"{model}: neither a baseline ({', '.join(BASELINES)}) nor the folder of a run or checkpoint."
-            f"{did_you_mean(model, BASELINES)}"
-        )
-    folder = find_checkpoint(model)
+    place = Place(dataset, None if data is None else str(data), split, n_steps_input)
+    if not isinstance(model, str | os.PathLike):
+        return _function(model, name or str(getattr(model, "__name__", type(model).__name__)), place, device)
+    text = os.fspath(model)
+    if text in BASELINES:
+        return _baseline(text, place, device)
+    if _is_predictions(Path(text)):
+        return _predictions(open_predictions(text), place, device)
+    function = _FUNCTION.fullmatch(text)
+    if function and not Path(text).exists():
+        return _function(_imported(text, function), name or text, place, device)
+    if not Path(text).exists() and isinstance(model, str):
+        if "/" not in text:
+            raise TrainingError(
+                f"{text}: neither a baseline ({', '.join(BASELINES)}), nor predictions, nor module:function, nor the "
+                f"folder of a run or checkpoint.{did_you_mean(text, BASELINES)}"
+            )
+        if _REPOSITORY.fullmatch(text):
+            return _published(text, place, device)
+    folder = find_checkpoint(text)
+    if (folder / RECORD).is_file() or not (folder / CONFIG).is_file():
+        return _checkpoint(folder, place, device)
+    return _published(str(folder), place, device)
+
+
+def _is_predictions(path: Path) -> bool:
+    return path.suffix == ".zarr" or any(
+        (path / name).is_file() for name in ("predictions.json", "zarr.json", ".zgroup")
+    )
+
+
+def _checkpoint(folder: Path, place: Place, device: torch.device) -> Contender:
     network, record = load_model(folder, device)
     config = record.config
-    if n_steps_input not in (None, config.n_steps_input):
-        raise ArgumentError(f"{folder}: the model takes {config.n_steps_input} input steps, not {n_steps_input}")
-    name = dataset or config.dataset
-    place = place if place is not None else config.data
-    windows = open_split(name, place, split, n_steps_input=config.n_steps_input)
+    steps = place.with_steps(config.n_steps_input, str(folder))
+    name = place.dataset or config.dataset
+    data = place.data if place.data is not None else config.data
+    windows = open_split(name, data, place.split, n_steps_input=steps)
     _check_fits(folder, record, windows)
     allowed = nan_allowed(windows)
     described = ScoredModel(
@@ -97,40 +165,155 @@ def prepare(
         kind="network",
         arguments=record.model_arguments,
         parameters=record.parameters,
-        n_steps_input=config.n_steps_input,
+        n_steps_input=steps,
         seed=record.seed,
         epochs=record.epoch,
         training_seconds=record.seconds,
+        training_hardware=record.hardware,
         trained_on=record.dataset,
         weights_sha256=record.weights_sha256,
         statistics_sha256=record.statistics.sha256 if record.statistics is not None else None,
         checkpoint=str(folder),
     )
     predictor = Network(network, normalization_of(record.statistics), nan_fill=allowed)
-    return Contender(predictor, described, name, place, split, windows, allowed, device)
+    return Contender(Computed(predictor), described, name, data, place.split, windows, allowed, device)
 
 
-def _baseline(
-    model: str, dataset: str | None, data: str | None, split: str, n_steps_input: int, device: torch.device
-) -> Contender:
-    if dataset is None:
-        raise ArgumentError(f"baseline {model!r} needs a dataset: dataset=NAME (--dataset NAME)")
-    windows = open_split(dataset, data, split, n_steps_input=n_steps_input)
+def _published(location: str, place: Place, device: torch.device) -> Contender:
+    """A checkpoint in the layout The Well's models are published in: z-scored by the statistics beside the data."""
+    loaded = load_pretrained(location, device=str(device))
+    name = place.dataset or _dataset_of(location)
+    described = open_split(place.named(location) if name is None else name, place.data, place.split, n_steps_input=1)
+    metadata = described.metadata
+    steps = place.with_steps(_steps_of(loaded, location, metadata.n_fields, metadata.n_constant_fields), location)
+    windows = open_split(described.metadata.dataset_name, place.data, place.split, n_steps_input=steps, warn=False)
+    normalized = open_split(
+        windows.metadata.dataset_name, place.data, place.split, n_steps_input=steps, normalization="zscore", warn=False
+    )
+    statistics = statistics_used(normalized, "zscore")
+    allowed = nan_allowed(windows)
+    of_weights = ScoredModel(
+        name=location.rstrip("/").rsplit("/", 1)[-1],
+        kind="network",
+        arguments=loaded.arguments,
+        parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
+        n_steps_input=steps,
+        weights_sha256=loaded.weights_sha256,
+        statistics_sha256=statistics.sha256 if statistics is not None else None,
+        checkpoint=location if loaded.commit is None else f"{location}@{loaded.commit}",
+    )
+    predictor = Network(loaded.model, normalization_of(statistics), nan_fill=allowed)
+    name = windows.metadata.dataset_name
+    return Contender(Computed(predictor), of_weights, name, place.data, place.split, windows, allowed, device)
+
+
+def _dataset_of(location: str) -> str | None:
+    """The dataset a published checkpoint is named after: UNetConvNext-active_matter."""
+    _, dash, dataset = location.rstrip("/").rsplit("/", 1)[-1].partition("-")
+    return dataset if dash and "/" in location and not Path(location).exists() else None
+
+
+def _steps_of(loaded: Pretrained, location: str, fields: int, constants: int) -> int:
+    steps, rest = divmod(loaded.dim_in - constants, fields)
+    if rest or steps < 1 or loaded.dim_out != fields:
+        raise TrainingError(
+            f"{location}: takes {loaded.dim_in} channels and gives {loaded.dim_out}; data of {fields} fields and "
+            f"{constants} constant fields do not fit; name the dataset it was trained on (--dataset)"
+        )
+    return steps
+
+
+def _predictions(predictions: Predictions, place: Place, device: torch.device) -> Contender:
+    told = predictions.description
+    steps = place.with_steps(told.n_steps_input, str(predictions.path))
+    name = place.dataset or told.dataset
+    windows = open_split(name, place.data, place.split, n_steps_input=steps)
+    described = ScoredModel(
+        name=told.model.name,
+        kind="predictions",
+        parameters=told.model.parameters or 0,
+        n_steps_input=steps,
+        seed=told.model.seed,
+        epochs=told.model.epochs,
+        training_seconds=told.model.training_seconds,
+        samples_seen=told.model.samples_seen,
+        predictions_sha256=predictions.sha256(),
+        url=told.model.url,
+    )
+    forecasts = Stored(predictions)
+    return Contender(forecasts, described, name, place.data, place.split, windows, nan_allowed(windows), device)
+
+
+class _Wrapped:
+    """A function of a user's as a predictor: what it returns is checked, and may be an array."""
+
+    def __init__(self, function: Function, name: str) -> None:
+        self._function, self._name = function, name
+
+    def predict(self, window: Tensor, constants: Tensor | None) -> Tensor:
+        state = self._function(window, constants)
+        wanted = (len(window), *window.shape[2:])
+        if not isinstance(state, Tensor | np.ndarray) or tuple(state.shape) != wanted:
+            found = f"shape {tuple(state.shape)}" if hasattr(state, "shape") else type(state).__name__
+            raise ScoreError(
+                f"{self._name} returned {found}; expected a tensor or array of shape {wanted}: the next state of every "
+                "window, (B, space..., channel)"
+            )
+        return torch.as_tensor(state).to(window)
+
+
+def _imported(text: str, match: re.Match[str]) -> Function:
+    """The function MODULE:NAME, from the folder one stands in or what is installed."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(match["module"])
+        for step in match["name"].split("."):
+            found = getattr(found, step)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{match['module']}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        raise DataNotFoundError(f"{text}: no module {error.name!r}; stand in its folder, or install it") from error
+    except AttributeError as error:
+        raise DataNotFoundError(f"{text}: {error}") from error
+    if not callable(found) and not hasattr(found, "predict"):
+        raise ArgumentError(f"{text} is a {type(found).__name__}; name a function or an object with a method `predict`")
+    return found  # type: ignore[no-any-return]
+
+
+def _function(model: Any, name: str, place: Place, device: torch.device) -> Contender:
+    dataset = place.named(f"the function {name}")
+    steps = DEFAULT_STEPS_INPUT if place.n_steps_input is None else place.n_steps_input
+    windows = open_split(dataset, place.data, place.split, n_steps_input=steps)
+    function = model.predict if hasattr(model, "predict") else model
+    described = ScoredModel(name=name, kind="callable", n_steps_input=steps)
+    forecasts = Computed(_Wrapped(function, name))
+    return Contender(forecasts, described, dataset, place.data, place.split, windows, nan_allowed(windows), device)
+
+
+def _baseline(model: str, place: Place, device: torch.device) -> Contender:
+    dataset = place.named(f"baseline {model!r}")
+    steps = DEFAULT_STEPS_INPUT if place.n_steps_input is None else place.n_steps_input
+    windows = open_split(dataset, place.data, place.split, n_steps_input=steps)
     predictor: Predictor = Persistence()
     statistics = None
     if model == "mean":
         # Opened as for training: statistics that do not fit the fields are refused there, with the file's name.
-        normalized = open_split(dataset, data, split, n_steps_input=n_steps_input, normalization="zscore", warn=False)
+        normalized = open_split(
+            dataset, place.data, place.split, n_steps_input=steps, normalization="zscore", warn=False
+        )
         statistics = statistics_used(normalized, "zscore")
         normalization: Any = normalization_of(statistics)
         predictor = Mean(torch.from_numpy(normalization.flattened_means["variable"]))
     described = ScoredModel(
         name=model,
         kind="baseline",
-        n_steps_input=n_steps_input,
+        n_steps_input=steps,
         statistics_sha256=statistics.sha256 if statistics is not None else None,
     )
-    return Contender(predictor, described, dataset, data, split, windows, nan_allowed(windows), device)
+    forecasts = Computed(predictor)
+    return Contender(forecasts, described, dataset, place.data, place.split, windows, nan_allowed(windows), device)
 
 
 def _check_fits(folder: Path, record: CheckpointRecord, windows: WellDataset) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from wellkit import catalog, metrics
+from wellkit import metrics
 from wellkit.benchmark.contenders import Contender
+from wellkit.benchmark.describing import axes_and_units
 from wellkit.benchmark.rollout import plan_rollouts, roll_out
-from wellkit.errors import ArgumentError, UnknownDatasetError
+from wellkit.errors import ArgumentError
 from wellkit.metrics import DEFAULT_EPS
-from wellkit.train.data import components
+from wellkit.train.data import Batches, components
 
 
 @dataclass(frozen=True)
@@ -67,30 +67,25 @@ def rollout_example(
         contender.data,
         contender.split,
         n_steps_input=contender.n_steps_input,
-        batch_size=1,
         max_steps=max_steps,
-        trajectories=[trajectory],
         grid=True,
     )
     dims = metadata.n_spatial_dims
     truth, prediction, scores, times = [], [], [], []
-    pieces = roll_out(
-        contender.predictor,
-        plan,
-        device=contender.device,
-        split=contender.split,
-        allowed=contender.allowed,
-    )
-    for piece, (_, skip, use, indices) in zip(pieces, plan.windows((trajectory,)), strict=True):
-        sample = plan.dataset[indices[0]]
-        times.append(np.asarray(sample["output_time_grid"])[skip : skip + use])
+    pieces = Batches(plan.dataset, batch_size=1, workers=0, device=contender.device)
+    for piece in roll_out(
+        contender.forecasts, plan, pieces, trajectory, split=contender.split, allowed=contender.allowed
+    ):
+        window, skip = piece.window
+        sample = plan.dataset[window]
+        times.append(np.asarray(sample["output_time_grid"])[skip : skip + len(piece.prediction)])
         scores.append(
-            metrics.vrmse(piece.prediction[0].double(), piece.target[0].double(), n_spatial_dims=dims, eps=eps)
+            metrics.vrmse(piece.prediction.astype(float), piece.target.astype(float), n_spatial_dims=dims, eps=eps)
         )
-        truth.append(_cut(piece.target[0], dims))
-        prediction.append(_cut(piece.prediction[0], dims))
+        truth.append(_cut(piece.target, dims))
+        prediction.append(_cut(piece.prediction, dims))
     names = components(contender.windows)
-    axes, units = _axes_and_units(metadata.dataset_name, dims, names)
+    axes, units = axes_and_units(metadata.dataset_name, dims, names)
     grid = np.asarray(sample["space_grid"])
     coordinates = tuple(
         np.moveaxis(grid[..., axis], axis, 0).reshape(grid.shape[axis], -1)[:, 0] for axis in range(min(dims, 2))
@@ -100,7 +95,7 @@ def rollout_example(
     return RolloutExample(
         truth=np.concatenate(truth),
         prediction=np.concatenate(prediction),
-        vrmse=torch.cat(scores).cpu().numpy(),
+        vrmse=np.concatenate(scores),
         names=names,
         units=units,
         steps=np.arange(1, plan.lengths[trajectory] + 1),
@@ -112,20 +107,6 @@ def rollout_example(
     )
 
 
-def _cut(fields: torch.Tensor, dims: int) -> np.ndarray:
-    """(step, space..., component) on the host; of three space axes the middle of the last."""
-    if dims == 3:
-        fields = fields[:, :, :, fields.shape[3] // 2]
-    return fields.cpu().numpy()
-
-
-def _axes_and_units(name: str, dims: int, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the axes and units of the components from the dataset's card, as far as there is one."""
-    try:
-        card = catalog.get(name)
-    except UnknownDatasetError:
-        return tuple("xyz"[:dims]), ("",) * len(names)
-    axes = tuple(card.grid.axis_names)
-    units = {component: field.unit for field in card.fields for component in field.components(axes)}
-    known = axes if len(axes) == dims else tuple("xyz"[:dims])
-    return known, tuple("" if units.get(n, "") in ("1", "code units") else units.get(n, "") for n in names)
+def _cut(fields: np.ndarray, dims: int) -> np.ndarray:
+    """(step, space..., component); of three space axes the middle of the last."""
+    return fields[:, :, :, fields.shape[3] // 2] if dims == 3 else fields

@@ -55,8 +55,8 @@ WALRUS_STYLE_1 = Protocol(
         "whether frame 17 is the first predicted or the last true one; here it is the first predicted, counted from 0",
         "what the median is over (samples, trajectories, steps); here trajectories, of means over steps and components",
         "whether one-step scores are of all windows; here they are",
-        "the paper scores fields it has transformed (log10 of some densities, temperatures and pressures) and leaves one "
-        "density out; here fields are scored as stored, all of them",
+        "the paper scores fields it has transformed (log10 of some densities, temperatures and pressures) and leaves "
+        "one density out; here fields are scored as stored, all of them",
         "the paper gives models 6 input frames in 2D and 3 in 3D; here a model sees as many as it takes, up to 17",
         "the paper predicts with strides of 1 to 5 in training; here every step is one stored frame",
         "eps of its VRMSE is not stated; here 1e-7",

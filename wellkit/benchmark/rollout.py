@@ -1,20 +1,19 @@
-"""Rollouts: a predictor fed its own output from the first frames of trajectories on, streamed in pieces."""
+"""Rollouts in pieces: which frames of a trajectory to read while a model is fed its own output."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from wellkit.benchmark.forecasts import Forecasts
 from wellkit.datasets.well import WellDataset
+from wellkit.errors import WindowError
 from wellkit.train.data import Batches, check_finite, open_split
-from wellkit.train.predictors import Predictor, advance
-from wellkit.train.progress import Progress, ProgressCallback, silent
-from wellkit.train.scoring import score_frames
+from wellkit.windows import WindowTable
 
 # Bytes of fields that are held at once; what a piece of a rollout is cut to.
 MEMORY = 512 * 2**20
@@ -22,76 +21,55 @@ MEMORY = 512 * 2**20
 
 @dataclass(frozen=True)
 class RolloutPiece:
-    """Some consecutive steps of the rollouts of some trajectories.
+    """Some consecutive steps of one rollout.
 
     Attributes:
-        trajectories: their numbers in the split, file by file.
         first_step: number of the first step in here, from 1.
-        prediction, target: (trajectory, step, space..., component), physical units.
+        window: number of the piece's window in the plan's dataset, and how many of its output steps come before.
+        prediction, target: (step, space..., component), physical units, on the host.
+        initial: (space..., component), the last true frame before the rollout; in the first piece alone.
     """
 
-    trajectories: Sequence[int]
     first_step: int
-    prediction: Tensor
-    target: Tensor
-
-
-@dataclass(frozen=True)
-class RolloutScores:
-    """VRMSE of every rollout.
-
-    Attributes:
-        vrmse: (trajectory, step, component), float64: infinite where a prediction is not finite, NaN beyond
-            the end of a trajectory.
-        lengths: (trajectory), steps that each has.
-        nonfinite: how many entries are of predictions with NaN or infinity.
-    """
-
-    vrmse: np.ndarray
-    lengths: np.ndarray
-    nonfinite: int
+    window: tuple[int, int]
+    prediction: np.ndarray
+    target: np.ndarray
+    initial: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class RolloutPlan:
-    """Which windows to read: pieces of `piece` steps, `together` trajectories of equal length at a time."""
+    """Which windows to read for the rollouts of a split.
+
+    Attributes:
+        dataset: windows of `n_steps_input` + `piece` frames.
+        lengths: steps to predict, by trajectory of the split.
+        first_frame: number of the first predicted frame, from 0.
+        piece: steps in a piece, at most.
+    """
 
     dataset: WellDataset
-    lengths: tuple[int, ...]  # per trajectory, steps to predict
-    groups: tuple[tuple[int, ...], ...]  # trajectories to go through side by side
+    lengths: tuple[int, ...]
+    first_frame: int
     piece: int
 
-    def windows(self, group: Sequence[int]) -> Iterator[tuple[int, int, int, list[int]]]:
-        """(first step from 0, steps to skip, steps to use, window indices) of one group, in order of time."""
-        length = self.lengths[group[0]]
-        starts_of = [self._first_window(trajectory) for trajectory in group]
-        # Trajectories that predict equally many steps may be stored with unequal numbers of frames.
-        last_start = min(self._last_start(trajectory) for trajectory in group)
-        step = 0
+    @property
+    def table(self) -> WindowTable:
+        """The plan's windows by file, trajectory and first frame."""
+        return WindowTable(self.dataset.metadata.n_trajectories_per_file, self.dataset.n_windows_per_trajectory)
+
+    def pieces(self, trajectory: int) -> Iterator[tuple[int, int, int, int]]:
+        """(first step from 0, steps to skip, steps to use, window) of one trajectory, in order of time."""
+        windows = self.table.of_trajectories(np.array([trajectory]))
+        begin = self.first_frame - self.dataset.n_steps_input
+        length, step = self.lengths[trajectory], 0
         while step < length:
             # The last piece reaches back, so that it ends with the trajectory.
-            start = min(step, last_start)
-            skip = step - start
+            start = min(begin + step, len(windows) - 1)
+            skip = begin + step - start
             use = min(self.piece - skip, length - step)
-            yield step, skip, use, [first + start for first in starts_of]
+            yield step, skip, use, int(windows[start])
             step += use
-
-    def _file_of(self, trajectory: int) -> tuple[int, int]:
-        for file, count in enumerate(self.dataset.metadata.n_trajectories_per_file):
-            if trajectory < count:
-                return file, trajectory
-            trajectory -= count
-        raise IndexError(trajectory)
-
-    def _first_window(self, trajectory: int) -> int:
-        file, within = self._file_of(trajectory)
-        counts = self.dataset.metadata.n_trajectories_per_file
-        windows = self.dataset.n_windows_per_trajectory
-        before = sum(n * w for n, w in zip(counts[:file], windows[:file], strict=True))
-        return before + within * windows[file]
-
-    def _last_start(self, trajectory: int) -> int:
-        return self.dataset.n_windows_per_trajectory[self._file_of(trajectory)[0]] - 1
 
 
 def plan_rollouts(
@@ -100,103 +78,80 @@ def plan_rollouts(
     split: str,
     *,
     n_steps_input: int,
-    batch_size: int,
+    first_frame: int | None = None,
     max_steps: int | None = None,
-    trajectories: Sequence[int] | None = None,
     memory: int = MEMORY,
     grid: bool = False,
 ) -> RolloutPlan:
     """Cut the rollouts of a split into pieces that fit into `memory` bytes.
 
     Args:
-        batch_size: trajectories side by side, at most.
+        n_steps_input: true frames that a model sees before the first prediction.
+        first_frame: number, from 0, of the first predicted frame; None for `n_steps_input`.
         max_steps: longest rollout; None for whole trajectories.
-        trajectories: which ones; None for all.
         grid: whether the plan's dataset delivers coordinates and times.
 
     Raises:
-        WindowError: a trajectory has no step beyond its inputs.
+        WindowError: a trajectory has no frame to predict.
     """
     described = open_split(dataset, data, split, n_steps_input=n_steps_input, warn=False)
     metadata = described.metadata
-    steps = [
+    first = n_steps_input if first_frame is None else first_frame
+    frames = [
         n
         for n, count in zip(metadata.n_steps_per_trajectory, metadata.n_trajectories_per_file, strict=True)
         for _ in range(count)
     ]
-    lengths = tuple(min(n - n_steps_input, max_steps or n) for n in steps)
-    chosen = range(len(steps)) if trajectories is None else trajectories
+    if min(frames) <= first:
+        raise WindowError(
+            f"{metadata.dataset_name} ({split}): rollouts predict from frame {first} on, and the shortest "
+            f"trajectory has {min(frames)} frames (0 to {min(frames) - 1}); choose another protocol"
+        )
+    lengths = tuple(min(n - first, max_steps or n) for n in frames)
     frame = 4 * metadata.n_fields * math.prod(metadata.spatial_resolution)
-    shortest = min(min(metadata.n_steps_per_trajectory) - n_steps_input, max(lengths))
-    # A frame is held as input or target, as prediction, and twice in float64 while it is scored.
-    piece = max(1, min(shortest, memory // (6 * frame) - n_steps_input))
-    together = max(1, min(batch_size, memory // (6 * frame * (piece + n_steps_input))))
-    groups: list[tuple[int, ...]] = []
-    for trajectory in chosen:
-        if groups and len(groups[-1]) < together and lengths[groups[-1][0]] == lengths[trajectory]:
-            groups[-1] = (*groups[-1], trajectory)
-        else:
-            groups.append((trajectory,))
+    # A frame is held as input or target, as prediction, and a few times in float64 while it is scored.
+    piece = max(1, min(min(frames) - n_steps_input, max(lengths), memory // (8 * frame) - n_steps_input))
     opened = open_split(dataset, data, split, n_steps_input=n_steps_input, n_steps_output=piece, warn=False, grid=grid)
-    return RolloutPlan(opened, lengths, tuple(groups), piece)
+    return RolloutPlan(opened, lengths, first, piece)
 
 
-@torch.inference_mode()
 def roll_out(
-    predictor: Predictor,
+    forecasts: Forecasts,
     plan: RolloutPlan,
+    batches: Batches,
+    trajectory: int,
     *,
-    device: torch.device,
     split: str,
-    allowed: Sequence[bool],
-    workers: int = 0,
+    allowed: tuple[bool, ...],
 ) -> Iterator[RolloutPiece]:
-    """All rollouts of a plan, piece by piece, group by group.
+    """One rollout of a plan, piece by piece.
+
+    Args:
+        batches: of the plan's dataset.
+        trajectory: its number in the split, file by file.
+        allowed: per channel, whether the card allows NaN.
 
     Raises:
         DataValueError: the data hold NaN where the card allows none, or infinity.
     """
-    steps = [step for group in plan.groups for step in plan.windows(group)]
-    of_group = [group for group in plan.groups for _ in plan.windows(group)]
-    batches = Batches(plan.dataset, batch_size=1, workers=workers, device=device)
-    window: Tensor | None = None
-    pieces = batches.of_groups([indices for *_, indices in steps])
-    for (first, skip, use, _), group, batch in zip(steps, of_group, pieces, strict=True):
+    steps = list(plan.pieces(trajectory))
+    go_on = None
+    for (first, skip, use, window), batch in zip(steps, batches.of_groups([[w] for *_, w in steps]), strict=True):
         check_finite(batch, plan.dataset, allowed, split=split)
-        if first == 0:
-            window = batch.inputs
-        assert window is not None
-        predictions = []
-        for _ in range(use):
-            state = predictor.predict(window, batch.constants)
-            window = advance(window, state)
-            predictions.append(state)
-        yield RolloutPiece(group, first + 1, torch.stack(predictions, dim=1), batch.outputs[:, skip : skip + use])
+        initial = None
+        if go_on is None:
+            # A plan's first window begins so that its inputs end right before the first predicted frame.
+            inputs = _inputs(batch.inputs, batch.outputs, skip)
+            go_on = forecasts.rollout(trajectory, inputs, batch.constants)
+            initial = inputs[0, -1].cpu().numpy()
+        target = batch.outputs[0, skip : skip + use].cpu().numpy()
+        yield RolloutPiece(first + 1, (window, skip), go_on(use), target, initial)
 
 
-def score_rollouts(
-    predictor: Predictor,
-    plan: RolloutPlan,
-    *,
-    device: torch.device,
-    eps: float,
-    split: str,
-    allowed: Sequence[bool],
-    workers: int = 0,
-    progress: ProgressCallback = silent,
-) -> RolloutScores:
-    """VRMSE of every step of every rollout of a plan."""
-    metadata = plan.dataset.metadata
-    lengths = np.array(plan.lengths, dtype=np.int64)
-    values = np.full((len(lengths), int(lengths.max()), metadata.n_fields), np.nan)
-    nonfinite = done = 0
-    total = sum(plan.lengths[trajectory] for group in plan.groups for trajectory in group)
-    pieces = roll_out(predictor, plan, device=device, split=split, allowed=allowed, workers=workers)
-    for piece in pieces:
-        scores, bad = score_frames(piece.prediction, piece.target, n_spatial_dims=metadata.n_spatial_dims, eps=eps)
-        first = piece.first_step - 1
-        values[list(piece.trajectories), first : first + scores.shape[1]] = scores
-        nonfinite += bad
-        done += scores.shape[0] * scores.shape[1]
-        progress(Progress("rollout", done, total))
-    return RolloutScores(values, lengths, nonfinite)
+def _inputs(inputs: Tensor, outputs: Tensor, skip: int) -> Tensor:
+    """The frames before output `skip` of a window, as many as there are inputs."""
+    if not skip:
+        return inputs
+    both = inputs.new_empty((1, inputs.shape[1] + skip, *inputs.shape[2:]))
+    both[:, : inputs.shape[1]], both[:, inputs.shape[1] :] = inputs, outputs[:, :skip]
+    return both[:, skip:]

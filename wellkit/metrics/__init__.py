@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wellkit.frameworks import Array
-from wellkit.metrics.accumulation import ExactSum, ScoreSummary, ScoreTable, exact_mean
+from wellkit.metrics.accumulation import ExactSum, ScoreSummary, ScoreTable, exact_mean, vrmse_of
 from wellkit.metrics.histograms import FieldHistogram, field_histograms
 from wellkit.metrics.rows import DEFAULT_EPS
 from wellkit.metrics.spatial import linf, mae, mse, nmae, nmse, nrmse, pearson_r, rmse, vmse, vrmse
@@ -93,5 +93,6 @@ __all__ = [
     "valid_rollout_length",
     "vmse",
     "vrmse",
+    "vrmse_of",
     "windowed_dtw",
 ]

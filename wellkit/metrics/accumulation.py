@@ -120,10 +120,10 @@ def exact_mean(values: Values) -> float:
     return ExactSum(values).mean
 
 
-def _scaled(mse: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """sqrt(MSE / denominator); 0 where both are 0: nothing varies, and nothing is missed."""
+def vrmse_of(mse: np.ndarray, variance: np.ndarray, eps: np.ndarray | float) -> np.ndarray:
+    """sqrt(MSE / (variance + eps)); 0 where nothing is missed, infinite where the error is or nothing varies."""
     with quiet():
-        return np.where(mse == 0, 0.0, np.where(np.isinf(mse), np.inf, np.sqrt(mse / denominator)))
+        return np.where(mse == 0, 0.0, np.where(np.isinf(mse), np.inf, np.sqrt(mse / (variance + eps))))
 
 
 @dataclass(frozen=True)
@@ -286,8 +286,16 @@ class ScoreTable:
             raise ScoreError(f"sample {sample} was not scored; {len(self)} others were")
         return self._vrmse([self._entries[sample]])[0]
 
+    def entries(self, samples: Iterable[int]) -> np.ndarray:
+        """What samples scored: (MSE | variance, sample, ..., component). Raises ScoreError for one that was not."""
+        numbers = list(samples)
+        missing = [number for number in numbers if number not in self._entries]
+        if missing or not numbers:
+            raise ScoreError(f"sample {missing[0] if missing else '(none)'} was not scored; {len(self)} others were")
+        return np.stack([self._entries[number] for number in numbers], axis=1)
+
     def _vrmse(self, tables: Iterable[np.ndarray]) -> list[np.ndarray]:
-        return [_scaled(mse, variance + self.eps) for mse, variance in tables]
+        return [vrmse_of(mse, variance, self.eps) for mse, variance in tables]
 
     def summary(self, *, expected: int | None = None) -> ScoreSummary:
         """All figures.
@@ -311,7 +319,7 @@ class ScoreTable:
         vrmse = np.concatenate(self._vrmse(flat))
         components = range(vrmse.shape[-1])
         means = [np.array([exact_mean(values[:, c]) for c in components]) for values in (mse, variance)]
-        pooled = _scaled(means[0], means[1] + self.eps)
+        pooled = vrmse_of(means[0], means[1], self.eps)
         return ScoreSummary(
             mean=exact_mean(vrmse),
             median=float(np.median(vrmse)),

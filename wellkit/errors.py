@@ -83,6 +83,10 @@ class ScoreError(WellkitError, ValueError):
     """A score cannot be computed or a result cannot be accepted."""
 
 
+class PredictionsError(WellkitError, ValueError):
+    """Stored predictions cannot be read, are not complete, or are not of what they are to be scored on."""
+
+
 class TrainingError(WellkitError, RuntimeError):
     """Training cannot start or go on (diverged, no data, checkpoint unusable)."""
 

@@ -9,6 +9,7 @@ A chunk that is not stored holds the array's fill value: so says the format, and
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import threading
@@ -16,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -99,6 +100,18 @@ class ZarrReader:
             folder = os.path.join(os.path.abspath(place.path), *name.strip("/").split("/"))
             return index_zarr_array(array, name, folder, available, crc32c)
 
+    def chunks(self, name: str) -> Chunks:
+        """How an array is cut up, and how much of it was ever stored.
+
+        Raises:
+            FormatError: there is no such array.
+            ShardError: its metadata cannot be read, or its chunks cannot be listed.
+        """
+        with self._reading(name):
+            array = self._open().array(name)
+            stored = min(array.nchunks_initialized, array.nchunks)
+            return Chunks(tuple(array.shape), np.dtype(array.dtype), tuple(array.chunks), array.nchunks, stored)
+
     @property
     def windows(self) -> WindowReader:
         """What reads windows of those arrays that `array` has found."""
@@ -138,6 +151,28 @@ def _advice(error: Exception) -> str:
     if "codec" in str(error).lower():
         return "its codec is not installed here, or its metadata are damaged"
     return "it is damaged or was not copied whole: delete it and fetch it again"
+
+
+class Chunks(NamedTuple):
+    """How an array is cut up.
+
+    Attributes:
+        shape, dtype: of the array.
+        chunk_shape: of a chunk, the unit of reading.
+        total: chunks of the whole array.
+        stored: chunks that are stored; where several share a file, all those of the files there are.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunk_shape: tuple[int, ...]
+    total: int
+    stored: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one chunk, decoded."""
+        return self.dtype.itemsize * math.prod(self.chunk_shape)
 
 
 class Group:

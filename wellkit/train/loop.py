@@ -18,7 +18,7 @@ from wellkit.train.progress import Progress, ProgressCallback, silent
 from wellkit.train.provenance import code_version, hardware, now
 from wellkit.train.resume import load_state, save_state, seed_generators
 from wellkit.train.run_folder import REPORT, RunFolder, Standing
-from wellkit.train.splits import open_splits
+from wellkit.train.splits import Splits, open_splits
 from wellkit.train.steps import Learner, learning_rate
 from wellkit.train.validation import validate
 
@@ -74,7 +74,7 @@ def _train(
     resume: bool,
 ) -> TrainReport:
     device = processes.device
-    splits = open_splits(config, device)
+    splits: Splits = processes.together(open_splits, config, device)
     metadata = splits.training.metadata
     dim_in = input_channels(config.n_steps_input, metadata.n_fields, metadata.n_constant_fields)
     model = build_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -64,10 +65,14 @@ class Processes:
             return model
         # Buffers are left alone: broadcasting them between the steps of a rollout would change what its
         # backward pass needs. accelerate's own wrapper would round outputs of validation, too.
-        return nn.parallel.DistributedDataParallel(
+        wrapper = nn.parallel.DistributedDataParallel
+        # The name of that choice since torch 2.13.
+        new_name = "forward_sync_buffers" in inspect.signature(wrapper).parameters
+        alone: dict[str, Any] = {"forward_sync_buffers" if new_name else "broadcast_buffers": False}
+        return wrapper(
             model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
+            **alone,
             find_unused_parameters=bool(getattr(getattr(model, "model", None), "skip_blocks", False)),
         )
 
@@ -103,7 +108,8 @@ class Processes:
         Returns:
             What `work` returned here; None where it was not done.
         """
-        result, caught = None, None
+        result = None
+        caught: WellkitError | None = None
         if self.is_first or not first_only:
             try:
                 result = work(*arguments)
@@ -112,8 +118,9 @@ class Processes:
         if self.count > 1:
             told = self.gather(None if caught is None else (type(caught).__name__, str(caught)))
             failed = next((one for one in told if one is not None), None)
-            if failed is not None and caught is None:
-                raise getattr(errors, failed[0])(failed[1])
+            if failed is not None:
+                caught = caught or getattr(errors, failed[0])(failed[1])
+                caught.told_elsewhere = not self.is_first
         if caught is not None:
             raise caught
         return result

@@ -82,8 +82,8 @@ class Units:
         for field in normalization.core_field_names:
             _, scale = normalization.affine(field)
             mean_change, scale_of_change = normalization.affine(field, delta=True)
-            ratios.append(torch.from_numpy(scale / scale_of_change).flatten())
-            shifts.append(torch.from_numpy(mean_change / scale_of_change).flatten())
+            ratios.append(torch.as_tensor(scale / scale_of_change).flatten())
+            shifts.append(torch.as_tensor(mean_change / scale_of_change).flatten())
         return cls(torch.cat(ratios).to(device), torch.cat(shifts).to(device))
 
     def wanted(self, last: Tensor, following: Tensor) -> Tensor:

@@ -19,6 +19,10 @@ from wellkit.errors import ConfigError, DocumentError
 from wellkit.schemas.document import Document, Model
 
 Normalization = Literal["zscore", "rms", "none"]
+Precision = Literal["float32", "tf32", "bf16", "fp16"]
+Strategy = Literal["ddp", "fsdp"]
+Targets = Literal["state", "delta"]
+Tracker = Literal["tensorboard", "wandb"]
 ModelArgument = StrictBool | StrictInt | StrictFloat | StrictStr
 
 DEFAULT_EPOCHS = 20
@@ -55,7 +59,14 @@ class TrainConfig(Document):
     )
     epochs: int | None = Field(default=None, gt=0, description="passes over the training split")
     hours: float | None = Field(default=None, gt=0, description="wall-clock budget; with epochs, whichever ends first")
-    batch_size: int = Field(default=16, gt=0, description="windows per step; the last batch may be smaller")
+    batch_size: int = Field(
+        default=16,
+        gt=0,
+        description="windows of one optimizer step, over all processes and pieces; the last batch may be smaller",
+    )
+    accumulate: int = Field(
+        default=1, gt=0, description="pieces a process cuts its share of a batch into, to save memory"
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(default=1e-2, ge=0, description="decoupled weight decay of AdamW")
     warmup_epochs: float = Field(default=1.0, ge=0, description="linear warm-up, in epochs; at most half of the run")
@@ -64,6 +75,30 @@ class TrainConfig(Document):
     n_steps_output: int = Field(
         default=1, gt=0, description="steps the loss is taken over, the model fed its own output"
     )
+    pushforward: bool = Field(
+        default=False, description="loss and gradients of the last output step alone; the steps before only lead to it"
+    )
+    targets: Targets = Field(
+        default="state", description="what the model predicts: the next state, or the change that leads to it"
+    )
+    clip_norm: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 does not clip")
+    ema_decay: float = Field(
+        default=0.0, ge=0, lt=1, description="of the averaged weights that are validated and saved; 0 does not average"
+    )
+    precision: Precision = Field(
+        default="float32", description="float32, tf32, bf16 or fp16, of training steps; validation is in float32"
+    )
+    deterministic: bool = Field(
+        default=False, description="only operations that give the same numbers every time, also on a GPU"
+    )
+    compile: bool = Field(default=False, description="compile the model with torch.compile for training steps")
+    strategy: Strategy = Field(
+        default="ddp", description="of several processes: ddp (each holds the whole model) or fsdp (each a share of it)"
+    )
+    checkpoint_every: int = Field(
+        default=500, ge=0, description="steps between states to resume from, besides one an epoch; 0 is epochs only"
+    )
+    trackers: tuple[Tracker, ...] = Field(default=(), description="tensorboard, wandb; the log is written anyway")
     device: str = Field(default="auto", description="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     workers: int = Field(default=0, ge=0, description="processes that read ahead; 0 reads in the main process")
     normalization: Normalization = Field(default="zscore", description="zscore, rms or none")
@@ -74,6 +109,18 @@ class TrainConfig(Document):
         if isinstance(content, dict) and content.get("epochs") is None and content.get("hours") is None:
             return {**content, "epochs": DEFAULT_EPOCHS}
         return content
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.pushforward and self.n_steps_output < 2:
+            raise ValueError("pushforward = true needs n_steps_output of 2 or more: it trains on the last of them")
+        if self.targets == "delta" and self.normalization == "none":
+            raise ValueError("targets = 'delta' needs normalization 'zscore' or 'rms', whose delta statistics it uses")
+        if self.strategy == "fsdp" and self.precision == "fp16":
+            raise ValueError("strategy = 'fsdp' does not work with precision = 'fp16'; use 'bf16'")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate = {self.accumulate} pieces of a batch_size of {self.batch_size}; use fewer")
+        return self
 
     @classmethod
     def create(cls, dataset: str, **keys: Any) -> Self:
@@ -115,6 +162,9 @@ class StatisticsUsed(Model):
     values: dict[str, dict[str, Any]]
     fields: tuple[str, ...] = Field(description="core names of the time-varying fields, in channel order")
     constant_fields: tuple[str, ...] = ()
+    targets: Targets = Field(
+        default="state", description="what the model predicts; the change is normalized with the delta statistics"
+    )
 
 
 class CheckpointRecord(Document):
@@ -140,6 +190,13 @@ class CheckpointRecord(Document):
     hardware: str
     created: str
     weights_sha256: str = Field(description="of model.safetensors")
+    targets: Targets = Field(default="state", description="what the model predicts: the next state, or the change")
+    samples_seen: int = Field(default=0, description="windows trained on, counted every time; 0: not recorded")
+    stall_share: float = Field(default=0.0, description="share of the time of training steps spent waiting for data")
+    energy_joules: float | None = Field(
+        default=None, description="of processors (RAPL) and GPUs (NVML) since training began; left out: not known"
+    )
+    processes: int = Field(default=1, description="that trained together")
 
 
 class TrainReport(Document):
@@ -163,3 +220,6 @@ class TrainReport(Document):
     samples_per_second: float = Field(description="over the training part of the last epoch")
     stall_share: float = Field(description="share of training time spent waiting for data")
     hardware: str
+    samples_seen: int = Field(default=0, description="windows trained on, counted every time")
+    energy_joules: float | None = Field(default=None, description="as in a checkpoint")
+    processes: int = Field(default=1, description="that trained together")

@@ -12,7 +12,13 @@ from collections.abc import Iterable
 
 
 class WellkitError(Exception):
-    """Root of the family: a failure we understand and can explain in one line."""
+    """Root of the family: a failure we understand and can explain in one line.
+
+    Attributes:
+        told_elsewhere: another process of the same work met it, and tells of it.
+    """
+
+    told_elsewhere = False
 
     def __str__(self) -> str:
         # KeyError prints the repr of its argument; every member of the family prints its message instead.

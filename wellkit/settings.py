@@ -108,3 +108,17 @@ def has_proxy(scheme: str, host: str) -> bool:
 
     proxies = getproxies()
     return (scheme in proxies or "all" in proxies) and not proxy_bypass(host)
+
+
+def process_number() -> int:
+    """The number of this process among those that torchrun started: `$RANK`, else 0."""
+    chosen = _variable("RANK") or "0"
+    return int(chosen) if chosen.isdigit() else 0
+
+
+def allow_deterministic_products() -> None:
+    """Let cuBLAS give the same numbers every time, unless `$CUBLAS_WORKSPACE_CONFIG` says something already.
+
+    It looks there when it is first used; without it torch refuses deterministic matrix products on a GPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # noqa: TID251 - this is the one place

@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
     epilog="Example: wellkit train turbulent_radiative_layer_2D --data data --model fno --epochs 5 --to runs/fno"
 )
 def train(
-    name: str | None = typer.Argument(None, help="The dataset; may be left out where --config names it."),
+    name: str | None = typer.Argument(None, help="The dataset; may be left out where --config or --resume names it."),
     model: str | None = typer.Option(None, help="fno, tfno, unet_classic, unet_convnext or avit (default: fno)."),
     data: Path | None = typer.Option(
         None, help="Folder that holds NAME/data/...; by default what was downloaded, else the Hub."
@@ -29,17 +29,28 @@ def train(
         [], "--set", help="key=value over everything else, e.g. learning_rate=5e-4, model_arguments.modes1=12."
     ),
     seed: int | None = typer.Option(None, help="Of initial weights and sample order (default: 0)."),
-    batch_size: int | None = typer.Option(None, help="Windows per step (default: 16)."),
+    batch_size: int | None = typer.Option(None, help="Windows per step, over all processes (default: 16)."),
+    precision: str | None = typer.Option(None, help="float32, tf32, bf16 or fp16 (default: float32)."),
     device: str | None = typer.Option(None, help="auto, cpu, cuda, ... (default: auto)."),
     workers: int | None = typer.Option(None, help="Processes that read ahead (default: 0)."),
+    resume: Path | None = typer.Option(
+        None, help="Go on with the run in this folder, as it was configured; --epochs and --hours may be raised."
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a run that is already in the folder."),
     output_format: OutputFormat = typer.Option(OutputFormat.table, "--format", help="How to print the report."),
 ) -> None:
-    """Train a model; leaves a folder with the best and the last checkpoint, the log and a report."""
-    from wellkit.train import load_config
+    """Train a model; leaves a folder with the best and the last checkpoint, the log and a report.
+
+    Started by torchrun, several processes train one model together.
+    """
+    from wellkit.errors import WellkitError
+    from wellkit.settings import process_number
+    from wellkit.train import load_config, read_config
     from wellkit.train import train as run_training
 
-    if name is None and config is None:
+    if resume is not None and (to is not None or config is not None or overwrite):
+        raise typer.BadParameter("goes on in its own folder, as it was configured: without --to, --config, --overwrite")
+    if name is None and config is None and resume is None:
         raise typer.BadParameter("name a dataset, or a --config that does", param_hint="name")
     given: dict[str, Any] = {
         "dataset": name,
@@ -49,13 +60,25 @@ def train(
         "hours": hours,
         "seed": seed,
         "batch_size": batch_size,
+        "precision": precision,
         "device": device,
         "workers": workers,
     }
+    if resume is not None:
+        given = read_config(resume).to_mapping() | {key: value for key, value in given.items() if value is not None}
     loaded = load_config(config, values=given, overrides=overrides)
-    folder = to or Path("runs") / f"{loaded.dataset}-{loaded.model}-seed{loaded.seed}"
+    folder = resume or to or Path("runs") / f"{loaded.dataset}-{loaded.model}-seed{loaded.seed}"
+    options: dict[str, Any] = {"overwrite": overwrite, "resume": resume is not None}
+    if process_number() > 0:
+        try:
+            run_training(loaded, folder, **options)
+        except WellkitError as error:
+            if error.told_elsewhere:
+                raise typer.Exit(1) from error
+            raise
+        return
     with progress_bars() as bars:
-        report = run_training(loaded, folder, progress=TrainingBars(bars), overwrite=overwrite)
+        report = run_training(loaded, folder, progress=TrainingBars(bars), **options)
     if output_format is OutputFormat.json:
         print_json(report.to_mapping())
         return
@@ -68,7 +91,8 @@ def train(
         ("steps", f"{report.steps:,}, ended by the budget of {report.stopped_by}"),
         ("time", f"{report.seconds:.1f} s, {report.samples_per_second:.1f} windows/s"),
         ("waiting for data", f"{report.stall_share:.0%} of training time"),
-        ("hardware", report.hardware),
+        ("energy", "not known" if report.energy_joules is None else f"{report.energy_joules / 3.6e6:.3g} kWh"),
+        ("hardware", f"{report.hardware}, {report.processes} process{'es' * (report.processes > 1)}"),
         ("run", report.run),
     ):
         table.add_row(label, value)

@@ -16,6 +16,7 @@ from wellkit.train.config import load_config  # noqa: E402
 from wellkit.train.loop import train  # noqa: E402
 from wellkit.train.pretrained import Pretrained, from_pretrained, load_pretrained  # noqa: E402
 from wellkit.train.progress import Progress, ProgressCallback  # noqa: E402
+from wellkit.train.run_folder import read_config  # noqa: E402
 
 __all__ = [
     "Pretrained",
@@ -26,5 +27,6 @@ __all__ = [
     "from_pretrained",
     "load_config",
     "load_pretrained",
+    "read_config",
     "train",
 ]

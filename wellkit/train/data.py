@@ -16,7 +16,7 @@ from wellkit.datasets.well import WellDataset
 from wellkit.errors import ConfigError, DataNotFoundError, DataValueError, StatisticsError, UnknownDatasetError
 from wellkit.formats.statistics_file import load_statistics, statistics_hash
 from wellkit.sampling import shuffled
-from wellkit.schemas.training import DatasetIdentity, Normalization, StatisticsUsed
+from wellkit.schemas.training import DatasetIdentity, Normalization, StatisticsUsed, Targets
 from wellkit.windows import WindowTable
 
 
@@ -83,8 +83,8 @@ def identify(dataset: WellDataset, split: str) -> DatasetIdentity:
     )
 
 
-def statistics_used(dataset: WellDataset, kind: Normalization) -> StatisticsUsed | None:
-    """The statistics a normalized dataset was opened with."""
+def statistics_used(dataset: WellDataset, kind: Normalization, *, targets: Targets = "state") -> StatisticsUsed | None:
+    """The statistics a normalized dataset was opened with, for a model that predicts `targets`."""
     if kind == "none":
         return None
     statistics = load_statistics(dataset.normalization_path, storage_options=dataset.storage_options)
@@ -96,6 +96,7 @@ def statistics_used(dataset: WellDataset, kind: Normalization) -> StatisticsUsed
         values=statistics.to_mapping(),
         fields=tuple(dataset.core_field_names),
         constant_fields=tuple(dataset.core_constant_field_names),
+        targets=targets,
     )
 
 
@@ -185,16 +186,22 @@ class Batches:
             collate_fn=_stack,
             persistent_workers=workers > 0,
             pin_memory=device.type == "cuda",
+            # Of its own: every pass draws a number, which would move torch's global generator on.
+            generator=torch.Generator().manual_seed(0),
         )
 
     def __len__(self) -> int:
         """Batches in one pass over the dataset; the last one may be smaller."""
         return -(-len(self.dataset) // self.batch_size)
 
+    def order_of_epoch(self, seed: int, epoch: int) -> list[int]:
+        """The numbers of all windows, in the order that follows from [seed, epoch]; the dataset is told the epoch."""
+        self.dataset.set_epoch(epoch)
+        return [int(i) for i in shuffled(len(self.dataset), seed=seed, epoch=epoch)]
+
     def of_epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         """All windows once, in the order that follows from [seed, epoch]."""
-        self.dataset.set_epoch(epoch)
-        return self._cut([int(i) for i in shuffled(len(self.dataset), seed=seed, epoch=epoch)])
+        return self._cut(self.order_of_epoch(seed, epoch))
 
     def in_order(self) -> Iterator[Batch]:
         """All windows once, from first to last."""
@@ -215,6 +222,18 @@ class Batches:
     def _cut(self, order: Sequence[int]) -> Iterator[Batch]:
         size = self.batch_size
         return self.of_groups([order[start : start + size] for start in range(0, len(order), size)])
+
+
+def all_finite(batch: Batch, allowed: Sequence[bool]) -> Tensor:
+    """Whether `check_finite` would let a batch pass: a boolean on its device, which nobody has waited for yet."""
+    parts = [batch.inputs, batch.outputs, *([] if batch.constants is None else [batch.constants])]
+    if any(allowed):
+        permitted = torch.tensor(allowed, device=batch.inputs.device)
+        good = [(torch.isfinite(values) | (permitted & values.isnan())).all() for values in parts[:2]]
+        good += [torch.isfinite(values).all() for values in parts[2:]]
+    else:
+        good = [torch.isfinite(values).all() for values in parts]
+    return torch.stack(good).all()
 
 
 def check_finite(batch: Batch, dataset: WellDataset, allowed: Sequence[bool], *, split: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from wellkit.normalization import RMSNormalization, ZScoreNormalization
-from wellkit.schemas.training import StatisticsUsed
+from wellkit.normalization import Normalization, RMSNormalization, ZScoreNormalization
+from wellkit.schemas.training import StatisticsUsed, Targets
 
 BASELINES = ("persistence", "mean")
 
@@ -54,10 +54,24 @@ class Mean:
         return self.mean.to(window).expand_as(window[:, -1])
 
 
+class Increments:
+    """Marks the normalization of a network that answers with the change to the next state, not with that state."""
+
+
+class ZScoreIncrements(Increments, ZScoreNormalization):
+    """States and changes as z-scores, each of its own statistics."""
+
+
+class RMSIncrements(Increments, RMSNormalization):
+    """States and changes by their root mean squares, each of its own statistics."""
+
+
 class Network:
     """A network with its normalization: normalize, stack steps as channels, predict, undo.
 
-    Where NaN marks points outside the domain (`nan_fill`, per channel), the network is shown 0 there, which
+    What it answers is undone with the statistics of what it is: a state with those of the states; a change (where
+    the normalization is of `Increments`) with those of the changes, and then added to the last state as it was
+    given. Where NaN marks points outside the domain (`nan_fill`, per channel), the network is shown 0 there, which
     is the mean in normalized units.
     """
 
@@ -67,11 +81,15 @@ class Network:
         self.nan_fill = torch.tensor(nan_fill) if nan_fill is not None and any(nan_fill) else None
 
     def predict(self, window: Tensor, constants: Tensor | None) -> Tensor:
+        last = window[:, -1]
         if self.normalization is not None:
             window = self.normalization.normalize_flattened(window, "variable")
             if constants is not None:
                 constants = self.normalization.normalize_flattened(constants, "constant")
         output = next_normalized(self.model, fill_nan(window, self.nan_fill), constants)
+        if isinstance(self.normalization, Increments):
+            change: Tensor = self.normalization.delta_denormalize_flattened(output, "variable")  # type: ignore[attr-defined]
+            return last + change
         if self.normalization is not None:
             output = self.normalization.denormalize_flattened(output, "variable")
         return output
@@ -111,12 +129,19 @@ def input_channels(n_steps_input: int, n_fields: int, n_constant_fields: int) ->
     return n_steps_input * n_fields + n_constant_fields
 
 
+_NORMALIZATIONS: dict[tuple[str, Targets], type[Normalization]] = {
+    ("zscore", "state"): ZScoreNormalization,
+    ("zscore", "delta"): ZScoreIncrements,
+    ("rms", "state"): RMSNormalization,
+    ("rms", "delta"): RMSIncrements,
+}
+
+
 def normalization_of(statistics: StatisticsUsed | None) -> Any | None:
-    """The normalization that statistics stand for; None for none."""
+    """The normalization that statistics stand for, of `Increments` where the model predicts changes; None for none."""
     if statistics is None:
         return None
-    kind = ZScoreNormalization if statistics.kind == "zscore" else RMSNormalization
-    return kind(
+    return _NORMALIZATIONS[statistics.kind, statistics.targets](
         statistics.values,
         list(statistics.fields),
         list(statistics.constant_fields),

@@ -495,7 +495,7 @@ def test_what_cannot_be_scored_is_told(advection: Path, tmp_path: Path) -> None:
     ):
         ((name, value),) = nonsense.items()
         with pytest.raises(ArgumentError, match=f"{name}={value}; give a"):
-            evaluate("persistence", data=advection, dataset=NAME, **nonsense)
+            evaluate("persistence", data=advection, dataset=NAME, **nonsense)  # type: ignore[arg-type]
     base = copy_of(advection, tmp_path / "data")
     (base / NAME / "stats.yaml").unlink()
     evaluate("persistence", data=base, dataset=NAME)  # needs no statistics

@@ -32,6 +32,7 @@ COMMANDS = (
     "doctor",
     "train",
     "evaluate",
+    "benchmark",
     "leaderboard",
     "quickstart",
 )

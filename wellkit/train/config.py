@@ -32,14 +32,14 @@ def load_config(
         ConfigError: the file is no TOML, a key is unknown (near matches are named), or a value cannot be
             used.
     """
-    content: dict[str, Any] = {"schema": TrainConfig.schema_name()} if path is None else _read(Path(path))
+    content: dict[str, Any] = {"schema": TrainConfig.schema_name()} if path is None else read_toml(Path(path))
     sources = [str(path)] if path is not None else []
     given = {key: value for key, value in (values or {}).items() if value is not None}
     if "model" in given and given["model"] != content.get("model", given["model"]):
         content.pop("model_arguments", None)
     content |= given
     for override in overrides:
-        _apply(content, override)
+        apply_override(content, override)
         sources.append(override)
     try:
         return TrainConfig.parse(content, source=", ".join(sources) or "configuration")
@@ -49,7 +49,13 @@ def load_config(
         raise ConfigError(str(error)) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a configuration file.
+
+    Raises:
+        DataNotFoundError: it is missing.
+        ConfigError: it cannot be read, or is no TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -60,7 +66,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Put `key=value` into nested content; see `load_config`. Raises ConfigError where it is not of that form."""
     key, equals, text = override.partition("=")
     steps = [step.strip() for step in key.split(".")]
     if not equals or not all(steps):

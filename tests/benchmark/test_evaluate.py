@@ -578,3 +578,29 @@ def test_points_outside_the_domain_need_a_card_that_says_so(
     spoil(infinite, "test", math.inf)  # the mask does not excuse infinity
     with pytest.raises(DataValueError, match="infinity"):
         evaluate("persistence", data=infinite, dataset=NAME, device="cpu")
+
+
+def test_totals_that_a_card_calls_conserved_are_watched(
+    advection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = write_card(
+        tmp_path / "card.yaml",
+        name=NAME,
+        fields=[{"name": "tracer"}, {"name": "velocity", "order": 1}],
+        conserved=[{"quantity": "tracer mass", "field": "tracer", "weights": "cells", "note": "carried around a box"}],
+    )
+    monkeypatch.setenv("WELLKIT_CATALOG", str(card))
+
+    class Loses:
+        """Two percent of everything each step."""
+
+        def predict(self, window: Tensor, constants: Tensor | None) -> Tensor:
+            return 0.98 * window[:, -1]
+
+    (drift,) = evaluate_contender(contend(Loses(), advection)).rollout.drift
+    assert (drift.quantity, drift.component) == ("tracer mass", "tracer")
+    lost = 1 - 0.98 ** np.arange(1, 7)
+    assert drift.per_step == pytest.approx(lost.tolist(), rel=1e-4)  # the tracer is positive: mean |q| is the mean of q
+    assert drift.mean == pytest.approx(lost[-1], rel=1e-4)
+    assert drift.target < 1e-6
+    assert evaluate("mean", data=advection, dataset=NAME, device="cpu", protocol=WELL).rollout.drift == ()

@@ -211,3 +211,23 @@ def test_a_zip_is_refused(tmp_path: Path) -> None:
         file.writestr("predictions.json", "{}")
     with pytest.raises(PredictionsError, match="is a file; predictions are a folder"):
         open_predictions(tmp_path / "p.zip")
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "rollout/000001.npy"])
+def test_flipped_bytes_end_in_values_or_an_error_of_ours(tmp_path: Path, name: str) -> None:
+    """Every byte of the header and of the description, once."""
+    write(tmp_path / "p")
+    path = tmp_path / "p" / name
+    whole = path.read_bytes()
+    rng = np.random.default_rng(3)
+    told = []
+    for place in range(min(len(whole), 700)):
+        damaged = bytearray(whole)
+        damaged[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            open_predictions(tmp_path / "p").rollout(1, 0, 3)
+        except WellkitError as error:
+            told.append(str(error))
+    assert len(told) > 50
+    assert not any("\n" in line for line in told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,8 +101,8 @@ def quickstart(
 ) -> QuickstartReport:
     """Generate, train, score and picture, below the folder `to`. What is there from an earlier quickstart is replaced.
 
-    Leaves `data/` (the dataset), `runs/MODEL/` (checkpoints and logs), `results/MODEL.json`, `leaderboard.jsonl`,
-    and `rollout.png` and `rollout.gif` of the model with the best one-step score.
+    Leaves `data/` (the dataset), `runs/MODEL/` (checkpoints and logs), `predictions/MODEL/`, `results/MODEL.json`,
+    `leaderboard.jsonl`, and `rollout.png` and `rollout.gif` of the model with the best one-step score.
 
     Args:
         seed: of the simulations and of the training.
@@ -141,6 +142,9 @@ def quickstart(
         trained.append(train(config, base / "runs" / model.model, progress=watcher.training, overwrite=True))
     device = choose_device("auto")
     results = {}
+    board = base / "leaderboard.jsonl"
+    board.unlink(missing_ok=True)
+    shutil.rmtree(base / "predictions", ignore_errors=True)
     for name in (*BASELINES, *(model.model for model in chosen.models)):
         watcher.stage(f"scoring {name}")
         contender = prepare(
@@ -151,12 +155,16 @@ def quickstart(
             n_steps_input=4 if name in BASELINES else None,
             device=device,
         )
-        result = evaluate_contender(contender, How(rollout_steps=chosen.rollout_steps), progress=watcher.scoring)
+        predictions = None if name in BASELINES else base / "predictions" / name
+        result = evaluate_contender(
+            contender,
+            How(rollout_steps=chosen.rollout_steps),
+            save_predictions=predictions,
+            progress=watcher.scoring,
+        )
         save_result(result, base / "results" / f"{name}.json")
+        leaderboard.add([result], board, predictions=predictions, data=data)
         results[name] = (result, contender)
-    board = base / "leaderboard.jsonl"
-    board.unlink(missing_ok=True)
-    leaderboard.add([result for result, _ in results.values()], board)
     best = min((model.model for model in chosen.models), key=lambda name: results[name][0].one_step.mean)
     watcher.stage(f"drawing a rollout of {best}")
     example = rollout_example(results[best][1], max_steps=chosen.rollout_steps)

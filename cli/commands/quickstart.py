@@ -24,12 +24,13 @@ def quickstart(
     """
     import wellkit.train  # noqa: F401 - first of all, it says what to install where torch is missing
     from wellkit.benchmark import leaderboard
-    from wellkit.cli.commands.leaderboard import board_table
+    from wellkit.benchmark.standings import standings
+    from wellkit.cli.standings import as_mapping, as_tables
     from wellkit.quickstart import quickstart as run
 
     with progress_bars() as bars:
         report = run(to, QuickstartBars(bars), seed=seed)
-    groups = leaderboard.show(report.board)
+    tables = standings(leaderboard.read(report.board))
     if output_format is OutputFormat.json:
         print_json(
             {
@@ -37,12 +38,13 @@ def quickstart(
                 "board": str(report.board),
                 "picture": str(report.picture),
                 "animation": str(report.animation),
-                "results": [row for group in groups for row in group.rows()],
+                "results": [row for table in tables for row in as_mapping(table)["rows"]],
             }
         )
         return
-    for group in groups:
-        print_table(board_table(group))
+    for table in tables:
+        for part in as_tables(table):
+            print_table(part)
     data = report.dataset.parent
     print_note(f"data         {report.dataset}")
     print_note(f"picture      {report.picture}, {report.animation}")

@@ -152,10 +152,10 @@ def test_the_seal() -> None:
 def test_protocols() -> None:
     result = make("well-2024")
     eps = result.model_copy(update={"protocol": result.protocol.model_copy(update={"eps": 1e-3})}).sealed()
-    with pytest.raises(ScoreError, match="protocol well-2024 is altered: eps is 0.001, not 1e-07"):
+    with pytest.raises(ScoreError, match=r"protocol well-2024 is altered: eps is 0\.001, not 1e-07"):
         check_result(eps, source="x.json")
     other = result.model_copy(update={"protocol": result.protocol.model_copy(update={"name": "well-2023"})}).sealed()
-    with pytest.raises(ScoreError, match="protocol 'well-2023' is unknown here .* Did you mean well-2024"):
+    with pytest.raises(ScoreError, match=r"protocol 'well-2023' is unknown here .* Did you mean well-2024"):
         check_result(other, source="x.json")
 
 
@@ -171,7 +171,8 @@ def test_protocols() -> None:
         (("dataset", "fields"), ["u"], "is of u, v, not of u"),
         (("dataset", "fields"), ["u", "u"], "names one twice"),
         (("data", "content_sha256"), content_hash(["a"]), "data.content_sha256"),
-        (("trajectories", 0, "content_sha256"), "a", "data.content_sha256"),
+        (("trajectories", 0, "content_sha256"), "a", "is 'a', which is no SHA-256"),
+        (("trajectories", 0, "content_sha256"), "a" * 64, "data.content_sha256"),
         (("rollout_limit",), 5, "number of steps in trajectories.0.rollout is 37"),
         (("trajectories", 0, "one_step", "u"), "NaN", "is nan, which is no score"),
         (("one_step", "per_field", "u"), -1.0, "cannot be below 0"),

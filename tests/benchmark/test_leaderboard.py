@@ -1,134 +1,254 @@
-"""The leaderboard: order, groups, replacement, refusal."""
+"""The board: what is let in, what is refused, what becomes recomputed, and that nothing is lost."""
 
 from __future__ import annotations
 
 import errno
+import json
 import math
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.benchmark.results import make_result
+from tests.train.advection import NAME
 from wellkit.benchmark import leaderboard
+from wellkit.benchmark.evaluate import evaluate
+from wellkit.benchmark.results import save_result
 from wellkit.errors import DataNotFoundError, DocumentError, DocumentVersionError, ScoreError, StorageError
+from wellkit.schemas.board import BoardEntry, Verification
 from wellkit.schemas.result import Result
 
 
-def make_result(name: str = "fno", one_step: float = 0.5, *, weights: str = "w", **changes: Any) -> Result:
-    rollout = changes.pop("per_step", (one_step, 2 * one_step, 3 * one_step))
-    content = {
-        "schema": "wellkit/result/1",
-        "model": {
-            "name": name,
-            "kind": "baseline" if name in ("persistence", "mean") else "network",
-            "n_steps_input": 4,
-            "weights_sha256": weights,
-        },
-        "dataset": {
-            "name": "box",
-            "split": "test",
-            "location": "somewhere",
-            "files": ["a.hdf5"],
-            "trajectories": [2],
-            "steps": [7],
-            "resolution": [8, 8],
-            "fields": ["u"],
-        },
-        "content_sha256": "c",
-        "protocol": {"eps": 1e-7, "n_steps_input": 4},
-        "one_step": {"mean": one_step, "median": one_step, "per_field": {"u": one_step}, "windows": 6, "nonfinite": 0},
-        "rollout": {
-            "mean": one_step,
-            "median": one_step,
-            "per_field": {"u": one_step},
-            "per_step": rollout,
-            "per_field_and_step": {"u": rollout},
-            "trajectories": 2,
-            "trajectories_per_step": [2, 2, 1][: len(rollout)] + [1] * (len(rollout) - 3),
-            "nonfinite": 0,
-        },
-        "code_version": "0",
-        "hardware": "none",
-        "seconds": 1.0,
-        "created": "2026-01-01T00:00:00+00:00",
-    }
-    return Result.parse(content | changes, source="test")
+def recomputed(result: Result) -> BoardEntry:
+    """An entry as it is after its predictions were scored again."""
+    verification = Verification(
+        predictions_sha256="p",
+        content_sha256=result.data.content_sha256,
+        code_version="0",
+        hardware="none",
+        created="2026-01-01T00:00:00+00:00",
+    )
+    return BoardEntry(schema_=BoardEntry.schema_name(), result=result, verification=verification, added="2026-01-01")
 
 
-def test_best_first_and_not_finite_last(tmp_path: Path) -> None:
-    board = tmp_path / "board.jsonl"
-    results = [
-        make_result("mean", 1.0),
-        make_result("unet_convnext", math.inf, weights="x"),
-        make_result("fno", 0.25, weights="y"),
-        make_result("persistence", 0.5),
-    ]
-    done = leaderboard.add(results, board)
-    assert (len(done.new), len(done.replaced), done.total) == (4, 0, 4)
-    (group,) = leaderboard.show(board)
-    rows = group.rows()
-    assert [row["model"] for row in rows] == ["fno", "persistence", "mean", "unet_convnext"]
-    assert [row["baseline"] for row in rows] == [False, True, True, False]
-    assert group.horizons == (3,)
-    # steps 0.25, 0.5, 0.75 with 2, 2, 1 trajectories: (0.5 + 1 + 0.75) / 5
-    assert rows[0]["rollout_1_3"] == pytest.approx(0.45)
-    assert leaderboard.read(board) == results
+def write_board(path: Path, *entries: BoardEntry) -> Path:
+    path.write_text("".join(json.dumps(entry.to_mapping()) + "\n" for entry in entries))
+    return path
 
 
-def test_horizons_end_with_the_whole_rollout() -> None:
-    results = [make_result(per_step=[0.1] * 12), make_result(per_step=[0.1] * 30, weights="v")]
-    (group,) = leaderboard.group(results)
-    assert group.horizons == (10, 20, 30)
-    assert leaderboard.rollout_mean(results[0], 20) is None
-    assert leaderboard.rollout_mean(results[0], 10) == pytest.approx(0.1)
+def moves(window: Any, constants: Any) -> Any:
+    """Half of the last state: a model as simple as they come."""
+    return 0.5 * window[:, -1]
 
 
-def test_a_repetition_replaces(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def scored(advection: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """A result and the predictions it was scored from."""
+    folder = tmp_path_factory.mktemp("scored") / "predictions"
+    result = evaluate(
+        moves, data=advection, dataset=NAME, name="half", protocol="wellkit-1", device="cpu", save_predictions=folder
+    )
+    return result, folder
+
+
+def test_self_reported_results_are_held(tmp_path: Path) -> None:
     board = tmp_path / "deep" / "board.jsonl"
-    leaderboard.add([make_result("fno", 0.5), make_result("fno", 0.6, weights="other")], board)
-    done = leaderboard.add([make_result("fno", 0.4)], board)
-    assert (len(done.new), len(done.replaced), done.total) == (0, 1, 2)
-    assert [result.one_step.mean for result in leaderboard.read(board)] == [0.4, 0.6]
+    results = [make_result("fno"), make_result("unet", quality=0.2), make_result("persistence", quality=0.5)]
+    done = leaderboard.add(results, board)
+    assert (len(done.new), done.replaced, done.kept, done.recomputed, done.total) == (3, (), (), (), 3)
+    entries = leaderboard.read(board)
+    assert [entry.result for entry in entries] == results
+    assert {entry.status for entry in entries} == {"self-reported"}
+    again = leaderboard.add(results[:1], board)
+    assert (again.new, again.replaced, again.total) == ((), (results[0].id,), 3)
 
 
-def test_what_cannot_be_compared_stands_apart(tmp_path: Path) -> None:
-    plain = make_result()
-    generated = make_result(dataset=plain.dataset.model_dump() | {"generator": "wellkit"})
-    results = [
-        plain,
-        generated,
-        make_result(content_sha256="d"),
-        make_result(protocol={"eps": 1e-5, "n_steps_input": 4}),
-        make_result("mean", 1.0),
-    ]
-    groups = leaderboard.group(results)
-    assert sorted(len(group.results) for group in groups) == [1, 1, 1, 2]
-    assert any("generated by wellkit" in group.title for group in groups)
+def test_infinite_scores_survive_the_file(tmp_path: Path) -> None:
+    result = make_result("fno", nonfinite=[1])
+    leaderboard.add([result], tmp_path / "board.jsonl")
+    (entry,) = leaderboard.read(tmp_path / "board.jsonl")
+    assert entry.result == result
+    assert entry.result.headline == math.inf
+
+
+def test_tampered_results_do_not_get_in(tmp_path: Path) -> None:
+    board = tmp_path / "board.jsonl"
+    leaderboard.add([make_result("unet")], board)
+    before = board.read_bytes()
+    result = make_result("fno")
+    better = result.one_step.model_copy(update={"mean": 0.01})
+    for tampered in (result.model_copy(update={"one_step": better}),
+                     result.model_copy(update={"one_step": better}).sealed()):  # fmt: skip
+        save_result(tampered, tmp_path / "fno.json")
+        with pytest.raises(ScoreError, match=r"fno\.json: .*the result is refused"):
+            leaderboard.add([tmp_path / "fno.json"], board)
+        with pytest.raises(ScoreError, match="result of fno: "):
+            leaderboard.add([make_result("other"), tampered], board)
+    assert board.read_bytes() == before
+
+
+def test_predictions_make_it_recomputed(scored: tuple[Result, Path], advection: Path, tmp_path: Path) -> None:
+    result, predictions = scored
+    board = tmp_path / "board.jsonl"
+    done = leaderboard.add([result], board, predictions=predictions, data=advection)
+    assert done.recomputed == done.new == (result.id,)
+    (entry,) = leaderboard.read(board)
+    assert entry.status == "recomputed"
+    assert entry.result == result
+    assert entry.verification is not None
+    assert entry.verification.predictions_sha256 == result.model.predictions_sha256
+    assert entry.verification.content_sha256 == result.data.content_sha256
+    # Sent again without predictions: equal numbers keep what is known of them.
+    again = leaderboard.add([result], board)
+    assert (again.kept, again.replaced, again.new) == ((result.id,), (), ())
+    assert leaderboard.read(board) == [entry]
+
+
+def test_a_consistent_lie_is_found_by_its_predictions(
+    scored: tuple[Result, Path], advection: Path, tmp_path: Path
+) -> None:
+    result, predictions = scored
+    one_step = result.one_step.model_copy(update={"median": result.one_step.median * 0.9})
+    lie = result.model_copy(update={"one_step": one_step}).sealed()
+    board = tmp_path / "board.jsonl"
+    with pytest.raises(ScoreError, match=r"one_step\.median is 1\.\d+, computed again it is 1\.\d+") as refused:
+        leaderboard.add([lie], board, predictions=predictions, data=advection)
+    assert repr(one_step.median) in str(refused.value)
+    assert repr(result.one_step.median) in str(refused.value)
+    assert not board.exists()
+    # By itself it gets in, unranked, but never in place of the true one.
+    leaderboard.add([result], board, predictions=predictions, data=advection)
+    with pytest.raises(ScoreError, match=r"holds this result as recomputed, with other numbers \(one_step\.median"):
+        leaderboard.add([lie], board)
+    assert leaderboard.read(board)[0].result == result
+
+
+def test_predictions_of_another_model_or_other_data(
+    scored: tuple[Result, Path], advection: Path, tmp_path: Path
+) -> None:
+    result, predictions = scored
+    other = tmp_path / "other"
+    evaluate("persistence", data=advection, dataset=NAME, device="cpu", save_predictions=other)
+    board = tmp_path / "board.jsonl"
+    with pytest.raises(ScoreError, match="was scored from the predictions"):
+        leaderboard.add([result], board, predictions=other, data=advection)
+    unnamed = result.model_copy(update={"model": result.model.model_copy(update={"predictions_sha256": None})}).sealed()
+    with pytest.raises(ScoreError, match="computed again it is"):
+        leaderboard.add([unnamed], board, predictions=other, data=advection)
+    with pytest.raises(ScoreError, match="are the predictions of one result, and 2 were given"):
+        leaderboard.add([result, unnamed], board, predictions=predictions, data=advection)
+    assert leaderboard.add([unnamed], board, predictions=predictions, data=advection).recomputed == (unnamed.id,)
+
+
+def test_what_is_said_of_the_data_is_held_against_what_was_found(
+    scored: tuple[Result, Path], advection: Path, tmp_path: Path
+) -> None:
+    result, predictions = scored
+    board = tmp_path / "board.jsonl"
+    leaderboard.add([result], board, predictions=predictions, data=advection)
+    first, *others = result.trajectories
+    changed = first.model_copy(update={"parameters": {"made_up": 1.0}})
+    model = result.model.model_copy(update={"name": "another", "predictions_sha256": "x"})
+    lie = result.model_copy(update={"trajectories": (changed, *others), "model": model}).sealed()
+    with pytest.raises(ScoreError, match=r"trajectories\.0\.parameters .* on the same data"):
+        leaderboard.add([lie], board)
+
+
+@pytest.mark.parametrize("name", ["persistence", "mean"])
+def test_baselines_are_scored_again_themselves(advection: Path, tmp_path: Path, name: str) -> None:
+    result = evaluate(name, data=advection, dataset=NAME, device="cpu")
+    board = tmp_path / "board.jsonl"
+    assert leaderboard.add([result], board).recomputed == ()
+    assert leaderboard.add([result], board, data=advection).recomputed == (result.id,)
+    assert leaderboard.add([result], board, predictions=tmp_path, data=advection).recomputed == (result.id,)
+    median = result.rollout.model_copy(update={"median": result.rollout.median * 0.9})
+    with pytest.raises(ScoreError, match=r"rollout\.median"):
+        leaderboard.add([result.model_copy(update={"rollout": median}).sealed()], board, data=advection)
+
+
+def test_a_status_is_not_taken_from_whoever_sends_it(tmp_path: Path) -> None:
+    sent = write_board(tmp_path / "sent.json", recomputed(make_result("fno")))
+    leaderboard.add([sent], tmp_path / "board.jsonl")
+    (entry,) = leaderboard.read(tmp_path / "board.jsonl")
+    assert entry.status == "self-reported"
+
+
+def test_pictures_are_those_made_here(scored: tuple[Result, Path], advection: Path, tmp_path: Path) -> None:
+    result, predictions = scored
+    assert result.example is not None
+    false = result.example.model_copy(update={"low": -7.0})
+    leaderboard.add(
+        [result.model_copy(update={"example": false}).sealed()], tmp_path / "b", predictions=predictions, data=advection
+    )
+    assert leaderboard.read(tmp_path / "b")[0].result == result
 
 
 def test_boards_are_checked(tmp_path: Path) -> None:
     board = tmp_path / "board.jsonl"
     with pytest.raises(DataNotFoundError, match="leaderboard add"):
-        leaderboard.show(board)
+        leaderboard.read(board)
     with pytest.raises(ScoreError, match="no results"):
         leaderboard.add([], board)
     leaderboard.add([make_result()], board)
     good = board.read_text()
-    board.write_text(good + "{\n")
-    with pytest.raises(DocumentError, match="line 2: not JSON"):
-        leaderboard.show(board)
-    board.write_text(good + "\n" + good.replace("result/1", "result/9"))
-    with pytest.raises(DocumentVersionError, match="line 3: schema"):
-        leaderboard.show(board)
-    with pytest.raises(DocumentVersionError):
-        leaderboard.add([make_result("mean")], board)
-    assert "result/9" in board.read_text()  # a board that cannot be read is left as it is
+    entry = json.loads(good)
+    old = {**entry["result"], "schema": "wellkit/result/1"}
+    newer = {**entry, "result": {**entry["result"], "schema": "wellkit/result/9"}}
+    changed = json.loads(good)
+    changed["result"]["one_step"]["mean"] = 0.001
+    elsewhere = recomputed(make_result()).to_mapping()
+    elsewhere["verification"]["content_sha256"] = "b" * 64
+    for line, error, said in (
+        ("{", DocumentError, "line 3: not JSON"),
+        (
+            json.dumps(old),
+            DocumentVersionError,
+            r"line 3: schema 'wellkit/result/1' is a bare result.*start a new board",
+        ),
+        (json.dumps(newer), DocumentVersionError, "line 3: schema 'wellkit/result/9' is of a version unknown here"),
+        (json.dumps(entry | {"status": "recomputed"}), DocumentError, "line 3: unknown key 'status'"),
+        (json.dumps(changed), ScoreError, "line 3: sha256"),
+        (json.dumps(elsewhere), DocumentError, "line 3: the verification is of other data"),
+    ):
+        board.write_text(f"{good}\n{line}\n")
+        with pytest.raises(error, match=said):
+            leaderboard.read(board)
+        with pytest.raises(error):
+            leaderboard.add([make_result("mean")], board)
+        assert line in board.read_text()  # a board that cannot be read is left as it is
+    board.write_text(good)
     with pytest.raises(StorageError, match="cannot write"):
-        leaderboard.add([make_result()], tmp_path / "board.jsonl" / "below")
+        leaderboard.add([make_result()], board / "below")
+    with pytest.raises(DocumentError, match="give a file of JSON lines"):
+        leaderboard.read(tmp_path)
     (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(DocumentVersionError, match=r"bad\.json"):
-        leaderboard.add([tmp_path / "bad.json"], tmp_path / "other.jsonl")
+    (tmp_path / "worse.json").write_bytes(b"\xff")
+    for name, kind in (("bad", DocumentVersionError), ("worse", DocumentError), ("none", DataNotFoundError)):
+        with pytest.raises(kind, match=rf"{name}\.json"):
+            leaderboard.add([tmp_path / f"{name}.json"], tmp_path / "other.jsonl")
+    with pytest.raises(DocumentError, match="give a result file"):
+        leaderboard.add([tmp_path], tmp_path / "other.jsonl")
     assert not (tmp_path / "other.jsonl").exists()
+
+
+def _add_many(board: Path, first: int) -> None:
+    for number in range(first, first + 5):
+        leaderboard.add([make_result(f"model {number}")], board)
+
+
+def test_two_writers_lose_nothing(tmp_path: Path) -> None:
+    board = tmp_path / "board.jsonl"
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_add_many, args=(board, 10 * number)) for number in range(2)]
+    for process in writers:
+        process.start()
+    for process in writers:
+        process.join()
+    assert [process.exitcode for process in writers] == [0, 0]
+    assert len(leaderboard.read(board)) == 10
 
 
 def test_a_full_disk_leaves_the_board_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +264,16 @@ def test_a_full_disk_leaves_the_board_and_nothing_else(tmp_path: Path, monkeypat
         leaderboard.add([make_result("unet_convnext")], board)
     assert [file.name for file in tmp_path.iterdir()] == ["board.jsonl"]
     assert board.read_bytes() == before
+
+
+def test_the_first_difference_is_named() -> None:
+    result = make_result("fno")
+    assert leaderboard.first_difference(result, result) is None
+    off = np.nextafter(result.one_step.mean, 1)
+    one_step = result.one_step.model_copy(update={"mean": float(off)})
+    assert leaderboard.first_difference(result.model_copy(update={"one_step": one_step}), result) is None
+    shorter = result.model_copy(update={"trajectories": result.trajectories[:1]})
+    told = leaderboard.first_difference(shorter, result)
+    assert told is not None
+    assert told.startswith("trajectories is ")
+    assert len(told) < 200

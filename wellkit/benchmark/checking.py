@@ -8,6 +8,7 @@ invented as a whole: for that, `wellkit leaderboard add --predictions` scores th
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -135,6 +136,9 @@ def _check_identity(check: Check, result: Result) -> None:
     for name in ("fields", "files"):
         if len(set(getattr(data, name))) != len(getattr(data, name)) or not getattr(data, name):
             check.refuse(f"dataset.{name} is empty or names one twice")
+    for number, each in enumerate(trajectories):
+        if not re.fullmatch("[0-9a-f]{64}", each.content_sha256):
+            check.refuse(f"trajectories.{number}.content_sha256 is {each.content_sha256[:70]!r}, which is no SHA-256")
     found_hash = content_hash([each.content_sha256 for each in trajectories])
     check.same("data.content_sha256", result.data.content_sha256, found_hash)
     if result.rollout_limit is not None and result.rollout_limit < 1:

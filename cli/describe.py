@@ -136,6 +136,8 @@ def _sections(card: SimulationCard) -> Iterator[tuple[str, RenderableType]]:
         yield "Parameters", _parameters(card)
     if card.boundary_conditions:
         yield "Boundaries", _boundaries(card)
+    if card.conserved:
+        yield "Conserved", _conserved(card)
     yield "Data", _data(card)
     if card.statistics:
         yield "Statistics", _statistics(card)
@@ -241,6 +243,16 @@ def _boundaries(card: SimulationCard) -> RenderableType:
     for boundary in card.boundary_conditions:
         where = ", ".join(boundary.axes) or "inside"
         table.add_row(Text(where, style="bold"), boundary.type, Text(boundary.description or ""))
+    return table
+
+
+def _conserved(card: SimulationCard) -> RenderableType:
+    table = _plain("", "", "")
+    for conserved in card.conserved:
+        of = f"total of {conserved.field}"
+        of += f" {', '.join(conserved.components)}" if conserved.components is not None else ""
+        of += " by area" if conserved.weights == "sphere" else ""
+        table.add_row(Text(conserved.quantity, style="bold"), Text(of), Text(conserved.note or ""))
     return table
 
 

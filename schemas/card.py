@@ -9,6 +9,7 @@ from pydantic import Field as Key
 from pydantic import model_validator
 
 from wellkit.errors import did_you_mean
+from wellkit.schemas.conserved import Conserved, check_conserved
 from wellkit.schemas.document import Document, Model
 from wellkit.schemas.erratum import Erratum, Scope
 from wellkit.schemas.field import Boundary, Field, Parameter, Scalar
@@ -21,6 +22,7 @@ __all__ = [
     "Boundary",
     "CardStatistics",
     "Citation",
+    "Conserved",
     "DatasetVersion",
     "Equation",
     "Erratum",
@@ -133,6 +135,9 @@ class SimulationCard(Document):
     scalars: tuple[Scalar, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     boundary_conditions: tuple[Boundary, ...] = ()
+    conserved: tuple[Conserved, ...] = Key(
+        default=(), description="quantities whose totals equations and boundaries keep; where in doubt, left out"
+    )
     splits: dict[str, Split] = Key(default_factory=dict, description="train, valid, test")
     trajectories: int | None = Key(default=None, gt=0, description="in all splits together")
     sizes: Sizes = Sizes()
@@ -260,6 +265,7 @@ class SimulationCard(Document):
                 raise ValueError(
                     f"{where} names an axis {unknown[0]!r}; the grid has {', '.join(self.grid.axis_names)}"
                 )
+        check_conserved(self.conserved, self.fields, self.grid)
         for erratum in self.errata:
             if erratum.scope.field is not None and erratum.scope.field not in names:
                 raise ValueError(f"erratum {erratum.id!r} is about a field {erratum.scope.field!r} that the card lacks")

@@ -12,8 +12,9 @@ from typing import Any
 from wellkit.schemas.card import SimulationCard
 from wellkit.schemas.document import Document
 from wellkit.schemas.manifest import Manifest
+from wellkit.schemas.predictions import PredictionsDescription
 
-DOCUMENTS: tuple[type[Document], ...] = (SimulationCard, Manifest)
+DOCUMENTS: tuple[type[Document], ...] = (SimulationCard, Manifest, PredictionsDescription)
 FOLDER = Path(__file__).parent / "json"
 
 

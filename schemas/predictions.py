@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from wellkit.schemas.document import Document, Model
 
+# Names are printed in tables and messages of one line, and on terminals that obey control characters.
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+
 
 class PredictingModel(Model):
     """The model that predicted, in its author's words: nothing of it can be checked from the predictions."""
 
-    name: str = Field(min_length=1, max_length=200, description="as a leaderboard shows it")
+    name: Name = Field(description="as a leaderboard shows it")
     parameters: int | None = Field(default=None, ge=0, description="trainable parameters")
     seed: int | None = Field(default=None, description="of its training")
     epochs: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="passes over the training split")
@@ -35,14 +38,14 @@ class PredictionsDescription(Document):
     KIND: ClassVar[str] = "predictions"
 
     model: PredictingModel
-    dataset: str = Field(min_length=1, description="name of the dataset")
-    split: str = Field(min_length=1, description="train, valid or test")
-    protocol: str = Field(min_length=1, description="name of the protocol they were made for, e.g. well-2024")
+    dataset: Name = Field(description="name of the dataset")
+    split: Name = Field(description="train, valid or test")
+    protocol: Name = Field(description="name of the protocol they were made for, e.g. well-2024")
     n_steps_input: int = Field(gt=0, description="true frames that a prediction is made from")
     first_frame: int = Field(
         gt=0, description="number, from 0, of the first frame that rollouts predict; n_steps_input: from the start"
     )
-    fields: tuple[str, ...] = Field(min_length=1, description="names of the components, in the order of the last axis")
+    fields: tuple[Name, ...] = Field(min_length=1, description="names of the components, in the order of the last axis")
     resolution: tuple[int, ...] = Field(min_length=1, max_length=3, description="grid points along each axis")
     trajectories: tuple[PredictedTrajectory, ...] = Field(
         min_length=1, description="all of the split: file by file in order of their names, then as stored"

@@ -66,6 +66,7 @@ def one_cache(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("download.md", 2),
         ("metrics.md", 2),
         ("predictions.md", 5),
+        ("published-scores.md", 1),
     ],
 )
 def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: int) -> None:

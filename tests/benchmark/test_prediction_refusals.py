@@ -75,6 +75,10 @@ BAD: list[tuple[Callable[[Path], object], type[WellkitError], str]] = [
     (_describe(schema="wellkit/result/1"), DocumentVersionError, "is not a predictions"),
     (_describe(modle={"name": "m"}), DocumentError, "unknown key 'modle'. Did you mean model"),
     (_describe(model={"name": ""}), DocumentError, "model.name"),
+    (_describe(model={"name": "two\nlines"}), DocumentError, "model.name"),
+    (_describe(model={"name": "\x1b[2Jgone"}), DocumentError, "model.name"),
+    (_describe(model={"name": "\ud800"}), DocumentError, "model.name"),
+    (_describe(model={"name": "m", "training_seconds": float("nan")}), DocumentError, "model.training_seconds"),
     (_describe(model={"name": "m", "url": "javascript:alert(1)"}), DocumentError, "model.url"),
     (_describe(split="gone"), DocumentError, "key 'split' is missing"),
     (_describe(fields=["density", "density"]), DocumentError, "names of components repeat"),
@@ -89,7 +93,6 @@ BAD: list[tuple[Callable[[Path], object], type[WellkitError], str]] = [
     (_save(np.zeros((), np.float32)), PredictionsError, r"has shape \(\)"),
     (_save(np.zeros((3, *SHAPE), np.int32)), PredictionsError, "holds int32; predictions are float16"),
     (_save(np.zeros((3, *SHAPE), np.complex64)), PredictionsError, "holds complex64"),
-    (_save(np.zeros((3, *SHAPE), np.longdouble)), PredictionsError, "holds float128"),
     (_save(np.array([_Trap()] * 120, object).reshape(3, *SHAPE)), PredictionsError, "holds object"),
     (_cut(3), PredictionsError, "is not a .npy file"),
     (_cut(70), PredictionsError, "is not a .npy file"),
@@ -208,3 +211,23 @@ def test_a_zip_is_refused(tmp_path: Path) -> None:
         file.writestr("predictions.json", "{}")
     with pytest.raises(PredictionsError, match="is a file; predictions are a folder"):
         open_predictions(tmp_path / "p.zip")
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "rollout/000001.npy"])
+def test_flipped_bytes_end_in_values_or_an_error_of_ours(tmp_path: Path, name: str) -> None:
+    """Every byte of the header and of the description, once."""
+    write(tmp_path / "p")
+    path = tmp_path / "p" / name
+    whole = path.read_bytes()
+    rng = np.random.default_rng(3)
+    told = []
+    for place in range(min(len(whole), 700)):
+        damaged = bytearray(whole)
+        damaged[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            open_predictions(tmp_path / "p").rollout(1, 0, 3)
+        except WellkitError as error:
+            told.append(str(error))
+    assert len(told) > 50
+    assert not any("\n" in line for line in told)

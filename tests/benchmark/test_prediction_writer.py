@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.benchmark.stored_predictions import (
     DESCRIPTION,
@@ -57,6 +58,8 @@ def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
         ((0, 0, np.ones((1, *SHAPE), int)), ArgumentError, "int64"),
         ((0, 0, [[object()]]), ArgumentError, "object"),
         ((0, 0, [[1.0], [1.0, 2.0]]), ArgumentError, "no NumPy array"),
+        ((0, 0, torch.ones(1, *SHAPE, requires_grad=True)), ArgumentError, "no NumPy array"),
+        ((0, 0, torch.ones(1, *SHAPE, dtype=torch.bfloat16)), ArgumentError, "no NumPy array"),
         ((0, 1, values), WindowError, "written were 1 to 8"),
         ((0, -1, values), WindowError, "written were -1"),
         ((3, 0, values), WindowError, "there are 3 trajectories"),
@@ -91,6 +94,8 @@ def test_what_is_there_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "mine/thesis.tex").read_text() == "years"
     with pytest.raises(StorageError):
         write(tmp_path / "mine/thesis.tex/p")
+    with pytest.raises(ArgumentError, match="no name of a folder"):
+        write(Path("/"))
 
 
 CHILD = """

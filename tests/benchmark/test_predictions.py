@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import zarr
 
 from tests.benchmark.stored_predictions import (
     ASKED,
@@ -59,6 +60,14 @@ def test_what_is_written_is_read(tmp_path: Path, name: str, pieces: bool) -> Non
 @pytest.mark.parametrize("beside", [False, True])
 def test_zarr_of_both_formats(tmp_path: Path, zarr_format: Literal[2, 3], beside: bool) -> None:
     assert_holds(open_predictions(write_zarr(tmp_path / "group", zarr_format, beside=beside)), values_of())
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")  # zarr: not part of format 3
+def test_consolidated_zarr(tmp_path: Path, zarr_format: Literal[2, 3]) -> None:
+    folder = write_zarr(tmp_path / "group", zarr_format)
+    zarr.consolidate_metadata(str(folder))
+    assert_holds(open_predictions(folder), values_of())
 
 
 def test_sharded_zarr(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,14 @@ def test_info_can_show_every_card(name: str) -> None:
     assert name in shown
     assert max(map(len, shown.splitlines())) <= 80
     assert all(erratum.id in shown for erratum in catalog.get(name).errata)
+
+
+def test_info_shows_what_is_conserved() -> None:
+    shown = wellkit("info", "euler_multi_quadrants_periodicBC").stdout
+    section = shown.partition("\nConserved\n")[2].partition("\n\n")[0]
+    for quantity, field in (("energy", "energy"), ("mass", "density"), ("momentum", "momentum")):
+        assert re.search(rf"^ *{quantity} +total of {field} +conservation law", section, re.MULTILINE)
+    assert "\nConserved\n" not in wellkit("info", "turbulent_radiative_layer_2D").stdout
 
 
 def test_an_unknown_dataset_is_one_line_with_near_matches() -> None:

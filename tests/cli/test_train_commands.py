@@ -86,7 +86,7 @@ def test_from_training_to_the_board(base: Path, tmp_path: Path, wellkit: Command
         "tracer",
         "velocity_x",
         "velocity_y",
-        "mean",
+        "all",
     ]
     assert "12 windows" in table.stderr
     with Image.open(tmp_path / "a.png") as png, Image.open(tmp_path / "a.gif") as gif:
@@ -96,7 +96,7 @@ def test_from_training_to_the_board(base: Path, tmp_path: Path, wellkit: Command
         "evaluate", "persistence", "--dataset", NAME, "--data", base, "--out", tmp_path / "persistence.json"
     )
     assert result == json.loads((tmp_path / "persistence.json").read_text())
-    assert result["protocol"]["eps"] == 1e-7
+    assert (result["protocol"]["name"], result["protocol"]["eps"]) == ("wellkit-1", 1e-7)
 
     board = tmp_path / "board.jsonl"
     files = (tmp_path / "fno.json", tmp_path / "persistence.json")

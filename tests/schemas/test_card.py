@@ -154,3 +154,52 @@ def test_a_scope_reads_as_a_phrase() -> None:
 def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
     # PyYAML follows YAML 1.1, where 1e10 (no dot, no sign) is a string.
     assert Parameter.model_validate({"name": "Ra", "values": ["1e10", "maze", 3]}).values == (1e10, "maze", 3.0)
+
+
+VECTOR = [{"name": "c"}, {"name": "u", "order": 1}, {"name": "w", "order": 1, "varying": False}]
+
+
+def conserved(**entry: Any) -> dict[str, Any]:
+    return {"fields": VECTOR, "conserved": [{"quantity": "q", **entry}]}
+
+
+def on_grid(grid_type: str, *axes: dict[str, Any]) -> dict[str, Any]:
+    return {"grid": {"type": grid_type, "axes": [{"points": 4, "unit": "rad", **axis} for axis in axes]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (conserved(field="v"), "conserved quantity 'q' is of a field 'v' that the card lacks"),
+        (conserved(field="w"), "'w', which does not vary in time"),
+        (conserved(field="u", components=["z"]), "of components z of 'u', which has x, y"),
+        (conserved(field="u", components=["x", "x"]), "of components x, x of 'u', which has x, y"),
+        (conserved(field="c", components=["x"]), "of components x of 'c', which has none, being a scalar"),
+        (conserved(field="u", components=[]), r"conserved\.0\.components"),
+        (conserved(field="c", weights="volume"), r"conserved\.0\.weights.*'cells' or 'sphere'"),
+        (conserved(field="c", weights="sphere"), "needs a grid of two axes in rad, one of them 'theta'"),
+        ({**conserved(field="c"), **on_grid("cartesian", {"name": "x", "kind": "chebyshev"})}, "is not evenly spaced"),
+        ({**conserved(field="c"), **on_grid("spherical", {"name": "r"})}, "the grid is spherical"),
+        (
+            {
+                **conserved(field="c", weights="sphere"),
+                **on_grid("equiangular", {"name": "theta", "extent": [-1.6, 1.6]}, {"name": "phi"}),
+            },
+            "within 0 to pi",
+        ),
+        (
+            {
+                "fields": VECTOR,
+                "conserved": [
+                    {"quantity": "momentum", "field": "u"},
+                    {"quantity": "flux", "field": "u", "components": ["y"]},
+                ],
+            },
+            "'flux' is of 'u_y', which is said to be another one as well",
+        ),
+    ],
+)
+def test_conserved_quantities_that_cannot_be_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DocumentError, match=message) as caught:
+        parse(statistics=None, boundary_conditions=[], **changes)
+    assert "\n" not in str(caught.value)

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import torch
 
-from wellkit import catalog
 from wellkit.benchmark.contenders import Contender, Scorable, prepare
-from wellkit.benchmark.describing import axes_and_lengths
+from wellkit.benchmark.describing import axes_and_lengths, card_of
 from wellkit.benchmark.forecasts import Stored
 from wellkit.benchmark.predictions import PredictionsWriter, open_predictions
 from wellkit.benchmark.protocols import DEFAULT_PROTOCOL, get_protocol
@@ -24,7 +23,7 @@ from wellkit.benchmark.results import load_result, save_result
 from wellkit.benchmark.scoring import Scorer, shares
 from wellkit.benchmark.showing import ExampleMaker
 from wellkit.benchmark.tables import TrajectoryTable, summarize
-from wellkit.errors import ArgumentError, UnknownDatasetError
+from wellkit.errors import ArgumentError
 from wellkit.fetch.manifest import read_manifest
 from wellkit.schemas.predictions import PredictedTrajectory, PredictingModel, PredictionsDescription
 from wellkit.schemas.result import DataUsed, Result, RunRecord, content_hash
@@ -324,10 +323,8 @@ def _data_used(contender: Contender, tables: list[TrajectoryTable]) -> DataUsed:
     windows = contender.windows
     version = windows.generator
     if version is None:
-        try:
-            version = catalog.get(windows.metadata.dataset_name).dataset_version
-        except UnknownDatasetError:
-            version = None
+        card = card_of(windows.metadata.dataset_name)
+        version = None if card is None else card.dataset_version
     return DataUsed(
         content_sha256=content_hash([table.content_sha256 for table in tables]),
         manifest_sha256=_manifest_hash(Path(str(windows.data_path)).parents[1]),

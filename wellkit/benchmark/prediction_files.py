@@ -174,7 +174,9 @@ class NpyContainer:
                     shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
                 else:
                     raise ValueError(f"version {version[0]}.{version[1]} of the format holds no plain numbers")
-            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+            except OSError:
+                raise
+            except Exception as error:  # the header is Python source: its parser raises all there is
                 raise PredictionsError(f"{path}: is not a .npy file ({' '.join(str(error).split())[:200]})") from error
             offset, size = file.tell(), os.fstat(file.fileno()).st_size
         _check_type(dtype, path)

@@ -50,6 +50,8 @@ class PredictionsWriter:
 
     def __enter__(self) -> Self:
         target = self.path.absolute()
+        if not target.name:
+            raise ArgumentError(f"{self.path} is no name of a folder of its own; give one, e.g. predictions/fno")
         to_zarr = target.suffix == ".zarr"
         zarr = require("zarr", extra="zarr", purpose=f"writing {self.path}") if to_zarr else None
         with ExitStack() as stack:
@@ -134,7 +136,8 @@ def _as_float32(values: Any, where: str) -> np.ndarray:
     try:
         found = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError(f"{where}: values are no NumPy array and do not become one ({error})") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ArgumentError(f"{where}: values are no NumPy array and do not become one ({reason})") from error
     if found.dtype.kind != "f":
         raise ArgumentError(f"{where}: values are {found.dtype}; give floating point numbers in physical units")
     with np.errstate(over="ignore", invalid="ignore"):

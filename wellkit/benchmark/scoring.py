@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wellkit import catalog, metrics
-from wellkit.benchmark.conservation import Conserved, conserved_of
+from wellkit import metrics
+from wellkit.benchmark.conservation import ConservedComponent, conserved_components
 from wellkit.benchmark.contenders import Contender
+from wellkit.benchmark.describing import card_of
 from wellkit.benchmark.predictions import PredictionsWriter
 from wellkit.benchmark.rollout import RolloutPiece, RolloutPlan, plan_rollouts, roll_out
 from wellkit.benchmark.tables import TrajectoryTable
-from wellkit.errors import ArgumentError, ScoreError, UnknownDatasetError
+from wellkit.errors import ArgumentError, ScoreError
 from wellkit.metrics import BANDS, ScoreTable
 from wellkit.schemas.protocol import Protocol
-from wellkit.train.data import Batch, Batches, check_finite, components
+from wellkit.train.data import Batch, Batches, check_finite, components, open_split
 from wellkit.windows import WindowTable
 
 OnPiece = Callable[[RolloutPiece], None]
@@ -190,12 +191,18 @@ class Scorer:
         found = {name: float(np.format_float_positional(value)) for name, value in zip(names, values, strict=True)}
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
-    def _conserved_quantities(self) -> tuple[Conserved, ...]:
-        try:
-            card = catalog.get(self.contender.windows.metadata.dataset_name)
-        except UnknownDatasetError:
+    def _conserved_quantities(self) -> tuple[ConservedComponent, ...]:
+        contender = self.contender
+        card = card_of(contender.windows.metadata.dataset_name)
+        if card is None or not card.conserved:
             return ()
-        return conserved_of(card, self.names, self.contender.windows)
+        grid = None
+        if any(conserved.weights == "sphere" for conserved in card.conserved):
+            located = open_split(
+                contender.name, contender.data, contender.split, n_steps_input=1, warn=False, grid=True
+            )
+            grid = np.asarray(located[0]["space_grid"])
+        return tuple(conserved_components(card, self.names, grid))
 
     def _has_bands(self) -> bool:
         shape = (*self.contender.windows.metadata.spatial_resolution, 1)
@@ -239,7 +246,7 @@ def _band_energies(prediction: np.ndarray, target: np.ndarray, dims: int) -> np.
     return np.stack([error, energy])
 
 
-def _drift(fields: np.ndarray, initial: np.ndarray, conserved: Conserved, dims: int) -> np.ndarray:
+def _drift(fields: np.ndarray, initial: np.ndarray, conserved: ConservedComponent, dims: int) -> np.ndarray:
     chosen = slice(conserved.component, conserved.component + 1)
     values = metrics.conservation_drift(
         fields[..., chosen], initial[..., chosen], n_spatial_dims=dims, weights=conserved.weights

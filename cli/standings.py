@@ -33,18 +33,20 @@ def as_tables(table: Table, *, width: int | None = None) -> list[Any]:
         parts.append([column for column in columns if column[0] in ("rank", "model", *_SECOND)])
     shown: list[Any] = []
     for number, part in enumerate(parts):
-        shown.append(_rich_table(title if number == 0 else None, part, table.rows, marks))
+        rows = [row for row in table.rows if number == 0 or row.kind != "reference"]
+        shown.append(_rich_table(title if number == 0 else None, part, rows, marks))
     lines = [*_footnotes(table, marks), *(f"note: {note}" for note in table.notes)]
     return [*shown, Text("\n".join(lines) + "\n", "dim")] if lines else shown
 
 
-def _rich_table(title: Any, columns: list[tuple[str, str, Any]], rows: tuple[Row, ...], marks: dict[str, str]) -> Any:
+def _rich_table(title: Any, columns: list[tuple[str, str, Any]], rows: list[Row], marks: dict[str, str]) -> Any:
     from rich.text import Text
 
     shown = make_table("", [(header, justify) for header, justify, _ in columns])
     shown.title = title
     for column in shown.columns:
-        column.no_wrap = column.header in ("rank", "one step", "status") or ":" in str(column.header)
+        column.no_wrap = column.header not in ("model", "vs persistence")
+        column.max_width = 26 if column.header == "model" else None
     styles = {"baseline": "italic", "self-reported": "dim", "reference": "dim", "recomputed": ""}
     for number, row in enumerate(rows):
         if number and row.kind == "reference" and rows[number - 1].kind != "reference":
@@ -119,7 +121,12 @@ def _number_or_text(value: float | str | None) -> float | str | None:
 
 def _caption(table: Table) -> str:
     headline = "mean over entries" if table.protocol.headline == "mean" else "median over trajectories"
-    return f"protocol {table.protocol.name}; VRMSE, lower is better: one step ({headline}), then rollout steps a:b"
+    text = f"protocol {table.protocol.name}; VRMSE, lower is better: one step ({headline}), then rollout steps a:b"
+    if not any(row.against_persistence is not None for row in table.rows):
+        return text
+    return (
+        f"{text}; vs persistence: how many times better, difference [95 % interval], first rollout step that is worse"
+    )
 
 
 def _columns(table: Table) -> list[tuple[str, str, Any]]:
@@ -174,7 +181,7 @@ def _against(row: Row) -> str:
         text += f", better on {found.better} of {interval.trajectories}"
     else:
         text += f", {found.mean_difference:+.3g} [{interval.low:+.3g}, {interval.high:+.3g}]"
-    return text if found.behind_from is None else f"{text}, behind from step {found.behind_from}"
+    return text if found.behind_from is None else f"{text}, behind at {found.behind_from}"
 
 
 def _parameters(row: Row) -> str:
@@ -205,7 +212,7 @@ def _letters(number: int) -> str:
 
 
 def _mark(row: Row, marks: dict[str, str]) -> str:
-    return f" [{','.join(marks[taint] for taint in row.taints)}]" if row.taints else ""
+    return f" [{','.join(sorted(marks[taint] for taint in row.taints))}]" if row.taints else ""
 
 
 def _footnotes(table: Table, marks: dict[str, str]) -> list[str]:

@@ -179,6 +179,8 @@ def test_protocols() -> None:
         (("model", "training_seconds"), -1.0, "cannot be below 0"),
         (("rollout", "windows", "1:99"), 0.1, "rollout.windows is of"),
         (("trajectories",), [], "0 trajectories are told of"),
+        (("model", "name"), "fno\x1b[2J", r"model.name is 'fno\x1b[2J', which is not one line of printable text"),
+        (("dataset", "split"), "te\nst", "dataset.split"),
     ],
 )
 def test_identities_that_do_not_fit(path: tuple[Any, ...], value: Any, said: str) -> None:

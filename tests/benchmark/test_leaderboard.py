@@ -85,7 +85,7 @@ def test_tampered_results_do_not_get_in(tmp_path: Path) -> None:
         save_result(tampered, tmp_path / "fno.json")
         with pytest.raises(ScoreError, match=r"fno\.json: .*the result is refused"):
             leaderboard.add([tmp_path / "fno.json"], board)
-        with pytest.raises(ScoreError, match="result of fno: "):
+        with pytest.raises(ScoreError, match="result of 'fno': "):
             leaderboard.add([make_result("other"), tampered], board)
     assert board.read_bytes() == before
 

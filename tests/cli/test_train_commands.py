@@ -102,10 +102,10 @@ def test_from_training_to_the_board(base: Path, tmp_path: Path, wellkit: Command
     files = (tmp_path / "fno.json", tmp_path / "persistence.json")
     assert len(wellkit.told("leaderboard", "add", *files, "--board", board)["new"]) == 2
     assert len(wellkit.told("leaderboard", "add", *files, "--board", board)["replaced"]) == 2
-    (group,) = wellkit.told("leaderboard", "show", "--board", board)
-    assert {row["model"]: row["baseline"] for row in group["rows"]} == {"fno": False, "persistence": True}
+    (table,) = wellkit.told("leaderboard", "show", "--board", board)
+    assert {row["model"]: row["kind"] for row in table["rows"]} == {"fno": "self-reported", "persistence": "baseline"}
     shown = wellkit("leaderboard", "show", "--board", board)
-    assert "persistence (baseline)" in shown.stdout
+    assert "persistence" in shown.stdout
     assert f"{result['one_step']['mean']:.4g}" in shown.stdout
 
 

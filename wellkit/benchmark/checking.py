@@ -114,6 +114,14 @@ def _check_model(check: Check, result: Result) -> None:
 
 def _check_identity(check: Check, result: Result) -> None:
     data, trajectories = result.dataset, result.trajectories
+    for name, text in (
+        ("model.name", result.model.name),
+        *((f"dataset.{key}", getattr(data, key)) for key in ("name", "generator", "split")),
+        ("data.dataset_version", result.data.dataset_version),
+        *(("a name of dataset.fields or files", each) for each in (*data.fields, *data.files)),
+    ):
+        if text is not None and not text.isprintable():  # a terminal would do what it says
+            check.refuse(f"{name} is {text!r}, which is not one line of printable text")
     if not len(data.files) == len(data.trajectories) == len(data.steps) or not data.files:
         check.refuse(
             f"dataset has {len(data.files)} files, numbers of trajectories for {len(data.trajectories)} and of frames "

@@ -188,7 +188,7 @@ def _shown(value: object) -> str:
 def _load(item: Result | str | os.PathLike[str]) -> tuple[Result, str]:
     """A result, or the one in a file, which may also be an entry of a board."""
     if isinstance(item, Result):
-        return item, f"result of {item.model.name}"
+        return item, f"result of {item.model.name!r}"
     source = str(item)
     try:
         content = json.loads(Path(item).read_text(encoding="utf-8"))

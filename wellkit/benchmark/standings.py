@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 from wellkit import catalog
 from wellkit.benchmark.pairing import LEAST_TRAJECTORIES, Comparison, Interval, compare
+from wellkit.benchmark.references import references_for
 from wellkit.errors import UnknownDatasetError
 from wellkit.schemas.board import BoardEntry
 from wellkit.schemas.card import SimulationCard
 from wellkit.schemas.protocol import Protocol
+from wellkit.schemas.reference import ReferenceRow
 from wellkit.schemas.result import Result
 
 __all__ = ["Comparison", "Interval", "Row", "RowKind", "Table", "narrowed", "standings"]
@@ -227,14 +228,12 @@ def _references(result: Result) -> list[Row]:
     card = _card(result)
     if result.protocol.name != REFERENCE_PROTOCOL or result.rollout_limit is not None or card is None:
         return []
-    references_for = importlib.import_module("wellkit.benchmark.references").references_for  # reads files
-
-    by_model: dict[tuple[str, str], list[Any]] = {}
+    by_model: dict[tuple[str, str], list[ReferenceRow]] = {}
     for figure in references_for(result.dataset, card):
         by_model.setdefault((figure.table, figure.model), []).append(figure)
     rows = []
     for (table, model), figures in by_model.items():
-        values = {f.quantity: f.shown if f.is_bound else float(f.value) for f in figures}
+        values: dict[str, float | str] = {f.quantity: f.shown if f.is_bound else f.value for f in figures}
         taints = dict.fromkeys(reason for figure in figures for reason in figure.reasons)
         windows = {key.removeprefix("rollout "): value for key, value in values.items() if key != "one_step"}
         rows.append(

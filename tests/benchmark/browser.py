@@ -1,4 +1,4 @@
-"""A headless Chromium over its debugging pipe: pages are driven as people drive them, with real keys and the page as shipped."""
+"""A headless Chromium over its debugging pipe: pages as they are shipped, driven with keys as people drive them."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class Browser:
 
     def open(self, path: Path, fragment: str = "") -> None:
         """Load a file; returns when its scripts have run."""
-        self.call("Page.navigate", url="about:blank")
-        self.events.clear()
-        self.call("Page.navigate", url=path.as_uri() + fragment)
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._next())
+        for url in ("about:blank", path.as_uri() + fragment):
+            self.events.clear()
+            self.call("Page.navigate", url=url)
+            while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+                self.events.append(self._next())
 
     def run(self, script: str) -> Any:
         """The value of an expression, in the page."""
@@ -123,7 +123,9 @@ def browser(folder: Path) -> Iterator[Browser]:
     """A browser with a profile below `folder`; gone at the end."""
     program = next((found for name in _NAMES if (found := shutil.which(name))), None)
     if program is None:
-        pytest.fail("the leaderboard's page is tested in Chromium, and there is none: install one of " + ", ".join(_NAMES))
+        pytest.fail(
+            "the leaderboard's page is tested in Chromium, and there is none: install one of " + ", ".join(_NAMES)
+        )
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
 
     def hand_over() -> None:  # Chromium reads commands from 3 and answers on 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,15 @@ from wellkit.schemas.protocol import Protocol
 from wellkit.schemas.result import Result
 
 FIELDS = ("density", "pressure", "velocity_x", "velocity_y")
-QUALITY = {"unet_convnext": 0.09, "fno": 0.14, "tfno": 0.145, "avit": 0.12, "unet_classic": 0.2, "persistence": 0.24, "mean": 1.0}
+QUALITY = {
+    "unet_convnext": 0.09,
+    "fno": 0.14,
+    "tfno": 0.145,
+    "avit": 0.12,
+    "unet_classic": 0.2,
+    "persistence": 0.24,
+    "mean": 1.0,
+}
 
 
 def digest(*parts: object) -> str:
@@ -49,16 +58,32 @@ def pictures(quality: float, shape: tuple[int, int]) -> dict[str, Any]:
         truth = np.tanh(6 * (y + 0.3 * np.sin(x + step / 9) + 0.1 * np.sin(5 * x - step / 4)))
         wrong = truth + quality * np.sqrt(step) * np.sin(7 * x + 9 * y + step) * np.exp(-3 * y**2)
         truth_bytes, wrong_bytes = (
-            base64.b64encode(np.clip(127.5 * (1 + v / 1.2), 0, 255).astype(np.uint8).tobytes()).decode() for v in (truth, wrong)
+            base64.b64encode(np.clip(127.5 * (1 + v / 1.2), 0, 255).astype(np.uint8).tobytes()).decode()
+            for v in (truth, wrong)
         )
         made.append({"step": step, "truth": truth_bytes, "prediction": wrong_bytes})
         power = 100 * (1 + (wavenumber / 0.2) ** 2) ** -2.5
         blurred = power * np.exp(-quality * np.sqrt(step) * wavenumber)
-        spectra.append({"step": step, "wavenumber": wavenumber.tolist(), "truth": power.tolist(), "prediction": blurred.tolist()})
+        spectra.append(
+            {"step": step, "wavenumber": wavenumber.tolist(), "truth": power.tolist(), "prediction": blurred.tolist()}
+        )
     return {
         "trajectory": 3, "component": "density", "shape": shape, "axes": ("x", "y"), "extent": (1.0, 3.0),
         "low": 0.93, "high": 11.2, "pictures": made, "spectra": spectra,
     }  # fmt: skip
+
+
+def trained(name: str, seed: int | None) -> dict[str, Any]:
+    return {
+        "arguments": {"width": 32, "modes": 16},
+        "parameters": 17_312_004 + len(name),
+        "seed": seed,
+        "epochs": 40,
+        "training_seconds": 5213.4 + 100 * (seed or 0),
+        "samples_seen": 61_440,
+        "weights_sha256": digest("weights", name, seed),
+        "training_hardware": "1 x H200",
+    }
 
 
 def make_result(
@@ -92,9 +117,7 @@ def make_result(
             "name": name,
             "kind": "network" if network else "baseline",
             "n_steps_input": 4,
-            **({"arguments": {"width": 32, "modes": 16}, "parameters": 17_312_004 + len(name), "seed": seed} if network else {}),
-            **({"epochs": 40, "training_seconds": 5213.4 + 100 * (seed or 0), "samples_seen": 61_440} if network else {}),
-            **({"weights_sha256": digest("weights", name, seed), "training_hardware": "1 x H200"} if network else {}),
+            **(trained(name, seed) if network else {}),
         },
         "dataset": {
             "name": dataset, "generator": "wellkit 0.1.0", "split": "test", "location": "/home/someone/data",
@@ -118,21 +141,24 @@ def make_result(
                 "threshold": 1.0, "mean": float(np.mean(valid)), "median": float(np.median(valid)),
                 "never_failed": valid.count(steps),
             },
-            drift=[{"quantity": "mass", "component": "density", "mean": 0.012, "target": 1e-6, "per_step": [0.01] * steps}],
+            drift=[{"quantity": "mass", "component": "density", "mean": 0.012, "target": 1e-6,
+                    "per_step": [0.01] * steps}],
         ),
         "trajectories": [
             {
                 "file": "ab"[n >= trajectories // 2] + ".hdf5", "trajectory": n, "frames": 101,
-                "parameters": {"tcool": tcool[n % 9], "mach": 0.5}, "content_sha256": digest("trajectory", n), "windows": 97,
+                "parameters": {"tcool": tcool[n % 9], "mach": 0.5}, "windows": 97,
+                "content_sha256": digest("trajectory", n),
                 "one_step": dict(zip(FIELDS, values[n].tolist(), strict=True)), "counted": dict.fromkeys(FIELDS, 97),
                 "one_step_error": dict.fromkeys(FIELDS, 0.1), "one_step_variance": dict.fromkeys(FIELDS, 1.0),
                 "flat": 1, "nonfinite": int(np.isinf(values[n]).sum()), "rollout": curves[n].tolist(),
-                "rollout_per_field": dict.fromkeys(FIELDS, float(curves[n].mean())), "rollout_counted": dict.fromkeys(FIELDS, 97),
+                "rollout_per_field": dict.fromkeys(FIELDS, float(curves[n].mean())),
+                "rollout_counted": dict.fromkeys(FIELDS, 97),
                 "rollout_flat": 0, "rollout_nonfinite": 0, "valid_length": valid[n], "drift": {"mass": 0.01},
             }
             for n in range(trajectories)
         ],
-        "example": pictures(quality, shape),
+        "example": pictures(quality * (1 + 0.02 * (seed or 0)), shape),
         "run": {
             "code_version": code_version, "hardware": "2 CPU cores", "seconds": 81.3, "stall_share": 0.013,
             "created": "2026-11-20T10:11:12+00:00",
@@ -141,7 +167,9 @@ def make_result(
     return Result.parse(content, source="test").sealed()
 
 
-def make_row(name: str, kind: RowKind, rank: int | None, *, seeds: Sequence[int | None] = (0,), tied: bool = False, **more: Any) -> Row:
+def make_row(
+    name: str, kind: RowKind, rank: int | None, *, seeds: Sequence[int | None] = (0,), tied: bool = False, **more: Any
+) -> Row:
     results = tuple(make_result(name, seed=seed, **more) for seed in seeds)
     values = tuple(result.headline for result in results)
     trajectories = len(results[0].trajectories)
@@ -178,8 +206,8 @@ def make_table(*, rows: Sequence[Row] = (), **more: Any) -> Table:
 REFERENCES = (
     Row("FNO (Ohana et al. 2024)", "reference", None, False, (), 0.5001, (), {"6:12": 0.67, "13:30": ">10"}, None,
         ("made with a wrapper that discarded the Fourier blocks' output",), "arXiv 2412.00568, table 2"),
-    Row("UNetConvNext (Ohana et al. 2024)", "reference", None, False, (), 0.1956, (), {"6:12": 0.41, "13:30": 0.83}, None,
-        ("windows 6:12 and 13:30: the released code does not produce these edges",), "arXiv 2412.00568, table 2"),
+    Row("UNetConvNext (Ohana et al. 2024)", "reference", None, False, (), 0.1956, (), {"6:12": 0.41, "13:30": 0.83},
+        None, ("windows 6:12 and 13:30: the released code does not produce these edges",), "arXiv 2412.00568, table 2"),
 )  # fmt: skip
 
 
@@ -190,3 +218,36 @@ def make_board() -> list[Table]:
         make_table(protocol=WELL_2024, rows=REFERENCES),
         make_table(dataset="gray_scott_reaction_diffusion", trajectories=5, shape=(64, 64)),
     ]
+
+
+HOSTILE = (
+    "<img src=x onerror=\"window.hit='img'\">",
+    "</script><script>window.hit='script'</script>",
+    "<!--<script>",
+    "a\u2028window.hit='line'\u2029b",
+    "\" onmouseover=\"window.hit='quote'\" x='",
+    "javascript:window.hit='address'",
+    "__proto__",
+)
+
+
+def spoil(text: str) -> Table:
+    """A table that holds `text` wherever somebody else can put text."""
+    row = make_row("fno", "self-reported", None, code_version=text, dataset=text)
+    result = row.results[0]
+    model = {"name": text, "arguments": {text: text}, "url": text, "checkpoint": text, "training_hardware": text}
+    assert result.example is not None
+    result = result.model_copy(
+        update={
+            "model": result.model.model_copy(update=model),
+            "example": result.example.model_copy(update={"component": text, "axes": (text, text)}),
+            "trajectories": tuple(
+                one.model_copy(update={"file": text, "parameters": {text: 1.0}}) for one in result.trajectories
+            ),
+            "one_step": result.one_step.model_copy(update={"per_field_pooled": {text: 1.0}, "per_field": {text: 1.0}}),
+        }
+    )
+    mine = dataclasses.replace(row, name=text, results=(result,))
+    reference = dataclasses.replace(REFERENCES[0], name=text, taints=(text,), source=text)
+    table = make_table(rows=(mine, reference))
+    return dataclasses.replace(table, title=text, notes=(text,), comparable_id=text)

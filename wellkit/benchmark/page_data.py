@@ -80,17 +80,22 @@ def _columns(results: Sequence[Result], windows: Sequence[str], bands: Sequence[
         ("rank", "Rank", "rank"),
         ("model", "Model", "model"),
         ("headline", "VRMSE, one step", "score"),
+        ("status", "Status", "status"),
         ("seeds", "Seeds, and spread", "seeds"),
-        *((f"window {w}", f"Rollout, steps {w.replace(':', '–')}", "score") for w in windows),
+        *((f"window {w}", _window_label(w), "score") for w in windows),
         ("ratio", "Times better than persistence", "ratio"),
         ("behind", "Behind persistence from step", "step"),
         *([("valid", "Valid rollout length", "score")] if any(r.rollout.valid_length for r in results) else []),
         *((f"band {b}", f"Spectral error, {b}", "score") for b in bands),
         ("parameters", "Parameters", "count"),
         ("training", "Training time", "seconds"),
-        ("status", "Status", "status"),
     ]
     return [{"key": key, "label": label, "kind": kind} for key, label, kind in columns]
+
+
+def _window_label(window: str) -> str:
+    first, last = window.split(":")
+    return f"Rollout, steps\u00a0{first}\u00a0to\u00a0{last}"
 
 
 def _row(row: Row, windows: Sequence[str], bands: Sequence[str], pictures: Pictures) -> dict[str, Any]:
@@ -198,9 +203,7 @@ def _result(result: Result, windows: Sequence[str], bands: Sequence[str]) -> dic
         "windows": {w: number(rollout.windows.get(w)) for w in windows},
         "valid": None if valid is None else {k: number(v) for k, v in valid.model_dump().items()},
         "fields": _per_field(result, windows, bands),
-        "drift": [
-            [d.quantity, d.component, number(d.mean), number(d.target)] for d in rollout.drift
-        ],
+        "drift": [[d.quantity, d.component, number(d.mean), number(d.target)] for d in rollout.drift],
         "trajectories": _trajectories(result, windows),
     }
 

@@ -7,7 +7,7 @@ from wellkit.schemas.protocol import Protocol
 
 STATUS = {
     "recomputed": "The scores were computed again, from predictions, by whoever keeps this board.",
-    "self-reported": "The scores are those that were sent in; the board's keeper has not computed them again. Not ranked.",
+    "self-reported": "The scores are those that were sent in; nobody computed them again for this board. Not ranked.",
     "baseline": "Computed by wellkit; needs no training. There to compare with, not ranked.",
     "reference": "A published figure, copied; not scored under this protocol's code. Never ranked.",
 }
@@ -34,13 +34,13 @@ def entry(protocol: Protocol) -> str:
         flat = f"Flat entries (variance under {protocol.flat_below:g} eps) are scored like all others."
     else:
         flat = (
-            f"Flat entries (variance under {protocol.flat_below:g} eps) are left out of means and medians, and counted; "
-            "pooled figures hold them."
+            f"Flat entries (variance under {protocol.flat_below:g} eps) are left out of means and medians, and "
+            "counted; pooled figures hold them."
         )
     return (
-        "An entry is one predicted frame of one component. Its VRMSE is sqrt(mean squared error over the grid / (variance "
-        f"of the target over the grid, unbiased, + eps)), eps = {protocol.eps:g} {unit}. {flat} A prediction with NaN or "
-        "infinity scores infinity; nothing is clipped or replaced. Lower is better."
+        "An entry is one predicted frame of one component. Its VRMSE is sqrt(mean squared error over the grid / "
+        f"(variance of the target over the grid, unbiased, + eps)), eps = {protocol.eps:g} {unit}. {flat} A prediction "
+        "with NaN or infinity scores infinity; nothing is clipped or replaced. Lower is better."
     )
 
 
@@ -58,16 +58,16 @@ def definitions(table: Table) -> dict[str, str]:
     first = "" if result is None else f" (frame {result.rollout.first_frame} of the trajectory, from 0)"
     threshold = protocol.valid_length_threshold
     words = {
-        "headline": f"One-step VRMSE, the figure that ranks: {_over(protocol)}, over every window of the split; a frame is "
-        f"predicted from {steps_in}. {entry(protocol)}",
-        "seeds": "The headline score of every seed that was trained, and the spread: the largest less the smallest. Where "
-        "there are several, the headline is their mean.",
+        "headline": f"One-step VRMSE, the figure that ranks: {_over(protocol)}, over every window of the split; a "
+        f"frame is predicted from {steps_in}. {entry(protocol)}",
+        "seeds": "The headline score of every seed that was trained, and the spread: the largest less the smallest. "
+        "Where there are several, the headline is their mean.",
         "ratio": "Persistence’s one-step score over this row’s, mean over trajectories: above 1 is better than "
         "persistence. The interval (95 %) is of the mean difference of the scores, row less persistence, paired by "
         "trajectory and drawn within groups of equal parameters: negative is better.",
         "behind": "The first step of the rollout at which the row’s score is above persistence’s.",
-        "valid": f"Valid rollout length: steps until the VRMSE, mean over components, first exceeds {threshold or 1:g}; "
-        "mean over trajectories. Those that are valid to their end count with their length.",
+        "valid": f"Valid rollout length: steps until the VRMSE, mean over components, first exceeds "
+        f"{threshold or 1:g}; mean over trajectories. Those that are valid to their end count with their length.",
         "parameters": "Numbers that were trained.",
         "training": "Wall-clock time of the training, mean over seeds.",
         "status": "Who computed the scores.",
@@ -75,13 +75,13 @@ def definitions(table: Table) -> dict[str, str]:
     for window in protocol.windows:
         a, b = window
         words[f"window {a}:{b}"] = (
-            f"Rollout VRMSE over steps {a} to {b}, both counted: {_over(protocol)}. The model is fed its own output; step 1 "
-            f"is the first prediction{first}. A window has a figure only where every trajectory is that long. "
+            f"Rollout VRMSE over steps {a} to {b}, both counted: {_over(protocol)}. The model is fed its own output; "
+            f"step 1 is the first prediction{first}. A window has a figure only where every trajectory is that long. "
             f"{entry(protocol)}"
         )
     for band in ("low", "middle", "high"):
         words[f"band {band}"] = (
-            f"Spectral error in the {band} third of the bands of wavenumbers, one step ahead: the power of the error over "
-            "the power of the target in the band, median over windows, mean over components. Lower is better."
+            f"Spectral error one step ahead in the {band} one of three bands of wavenumbers: the error's share of the "
+            "target there, median over windows, mean over components. Lower is better."
         )
     return words

@@ -7,7 +7,7 @@ function fill(element, attributes, children) {
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
   }
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     if (child !== null && child !== undefined) element.append(child.nodeType ? child : String(child));
   }
   return element;
@@ -21,14 +21,14 @@ const foreign = (text) => el("bdi", {}, text);
 // JSON has no word for numbers that are not finite; they come as text.
 const num = (value) => (value === null || value === undefined ? null : Number(value));
 
-function score(value) {
+function score(value, digits = 4) {
   const v = num(value);
   if (v === null || Number.isNaN(v)) return "–";
   if (!Number.isFinite(v)) return v > 0 ? "∞" : "−∞";
   const size = Math.abs(v);
   if (v === 0) return "0";
-  if (size < 1e-3 || size >= 1e5) return v.toExponential(2).replace("e+", "e").replace("-", "−");
-  return v.toPrecision(4).replace(/^-/, "−");
+  if (size < 1e-3 || size >= 1e5) return v.toExponential(Math.min(2, digits - 1)).replace("e+", "e").replace("-", "−");
+  return v.toPrecision(digits).replace(/^-/, "−");
 }
 function count(value) {
   const v = num(value);

@@ -79,7 +79,8 @@ function fieldPictures(example, model) {
 function spectra(example) {
   const parts = example.spectra.map((one) => {
     const plot = new Plot({ name: `Power by wavenumber at step ${one.step}, truth and prediction; the table below lists it`,
-      x: "wavenumber, radians a cell", y: "power", logX: true, logY: true });
+      narrow: true, x: "wavenumber, radians a cell", y: "power", logX: true,
+      logY: true });
     const kept = one.wavenumber.map((k, n) => n).filter((n) => one.wavenumber[n] > 0);
     const x = kept.map((n) => one.wavenumber[n]);
     const y = (values) => kept.map((n) => (values[n] === null ? NaN : values[n]));

@@ -1,5 +1,5 @@
 // A line plot in SVG. Lines differ by colour, by dashes and by markers, so that none of these is needed alone.
-const WIDTH = 720, HEIGHT = 340, LEFT = 62, RIGHT = 16, TOP = 14, BOTTOM = 44;
+const WIDE = 720, NARROW = 440, HEIGHT = 340, LEFT = 62, RIGHT = 16, TOP = 14, BOTTOM = 44;
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2 1 2"];
 const MARKERS = ["circle", "square", "triangle", "diamond", "cross", "plus", "down"];
 const COLOURS = 8;
@@ -81,11 +81,12 @@ function decimal(v, d) {
   return String(Number(v.toPrecision(2)));
 }
 
-// options: name (for screen readers), x, y (labels), logX, logY, whole, level (a horizontal line), levelName
+// options: name (for screen readers), narrow, x, y (labels), logX, logY, whole, level (a horizontal line), levelName
 class Plot {
   constructor(options) {
     this.options = options;
-    this.element = svg("svg", { class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
+    this.width = options.narrow || matchMedia("(max-width: 700px)").matches ? NARROW : WIDE;
+    this.element = svg("svg", { class: "plot", viewBox: `0 0 ${this.width} ${HEIGHT}`, role: "img",
       "aria-label": options.name, tabindex: options.onread ? "0" : null });
     this.points = [];
     if (options.onread) this.listen();
@@ -98,12 +99,12 @@ class Plot {
     const xs = lines.flatMap((line) => line.x);
     const ys = lines.flatMap((line) => line.y).concat(options.level === undefined ? [] : [options.level]);
     this.logY = options.logY === "auto" ? spans(ys) : options.logY;
-    this.xScale = new Scale(xs, LEFT, WIDTH - RIGHT, options.logX, options.whole);
+    this.xScale = new Scale(xs, LEFT, this.width - RIGHT, options.logX, options.whole);
     this.yScale = new Scale(pad(ys, this.logY), HEIGHT - BOTTOM, TOP, this.logY, false);
     this.points = [...new Set(xs)].sort((a, b) => a - b);
     this.guide = svg("path", { class: "guide" });
     this.element.replaceChildren(...this.frame(), this.guide,
-      ...lines.flatMap((line) => this.line(line)));
+      ...lines.flatMap((line) => this.line(line)), ...this.level());
     if (options.onread && this.points.length) this.read(Math.min(this.index ?? 0, this.points.length - 1));
   }
 
@@ -112,7 +113,7 @@ class Plot {
     const parts = [];
     for (const [v, text] of yScale.ticks()) {
       const y = yScale.at(v).toFixed(1);
-      parts.push(svg("path", { class: "grid", d: `M${LEFT} ${y}H${WIDTH - RIGHT}` }),
+      parts.push(svg("path", { class: "grid", d: `M${LEFT} ${y}H${this.width - RIGHT}` }),
         svg("text", { x: LEFT - 7, y, dy: "0.35em", "text-anchor": "end" }, text));
     }
     for (const [v, text] of xScale.ticks()) {
@@ -120,18 +121,20 @@ class Plot {
       parts.push(svg("path", { class: "grid", d: `M${x} ${HEIGHT - BOTTOM}v5` }),
         svg("text", { x, y: HEIGHT - BOTTOM + 19, "text-anchor": "middle" }, text));
     }
-    parts.push(svg("path", { class: "axis", d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH - RIGHT}` }),
-      svg("text", { class: "label", x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle" },
+    parts.push(svg("path", { class: "axis", d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${this.width - RIGHT}` }),
+      svg("text", { class: "label", x: (LEFT + this.width - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle" },
         options.x + (options.logX ? " (log)" : "")),
       svg("text", { class: "label", transform: `translate(13 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)`,
         "text-anchor": "middle" }, options.y + (this.logY ? " (log)" : "")));
-    if (options.level !== undefined) {
-      const y = yScale.at(options.level);
-      parts.push(svg("path", { class: "level", d: `M${LEFT} ${y.toFixed(1)}H${WIDTH - RIGHT}` }),
-        svg("text", { class: "level-name", x: WIDTH - RIGHT - 4, y: (y - 5).toFixed(1), "text-anchor": "end" },
-          options.levelName));
-    }
     return parts;
+  }
+
+  level() {
+    const { level, levelName } = this.options;
+    if (level === undefined) return [];
+    const y = this.yScale.at(level);
+    return [svg("path", { class: "level", d: `M${LEFT} ${y.toFixed(1)}H${this.width - RIGHT}` }),
+      svg("text", { class: "level-name", x: this.width - RIGHT - 4, y: (y + 15).toFixed(1), "text-anchor": "end" }, levelName)];
   }
 
   line({ x, y, style, ranges }) {
@@ -174,7 +177,7 @@ class Plot {
     this.element.addEventListener("pointermove", (event) => {
       const box = this.element.getBoundingClientRect();
       if (!this.points.length || !box.width) return;
-      const x = (event.clientX - box.left) / box.width * WIDTH;
+      const x = (event.clientX - box.left) / box.width * this.width;
       let best = 0;
       this.points.forEach((v, n) => {
         if (Math.abs(this.xScale.at(v) - x) < Math.abs(this.xScale.at(this.points[best]) - x)) best = n;
@@ -206,5 +209,5 @@ function pad(values, log) {
   const used = log ? positive(values) : values.filter(Number.isFinite);
   if (!used.length) return used;
   const [low, high] = [Math.min(...used), Math.max(...used)];
-  return log ? [low / 1.15, high * 1.15] : [Math.min(0, low), high + 0.05 * (high - Math.min(0, low))];
+  return log ? [low / 1.2, high * 1.3] : [Math.min(0, low), high + 0.08 * (high - Math.min(0, low))];
 }

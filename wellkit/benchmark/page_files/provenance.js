@@ -15,7 +15,7 @@ function openProvenance(table, row, column) {
   opener = document.activeElement;
   const cell = row.cells[column.key];
   const text = column.kind === "status" ? row.kind
-    : column.kind === "seeds" ? row.seed_values.map(score).join(", ") : cellText(column.kind, cell);
+    : column.kind === "seeds" ? row.seed_values.map((v) => score(v)).join(", ") : cellText(column.kind, cell);
   const open = row.results.length === 1;
   dialog.replaceChildren(
     el("header", {},
@@ -100,7 +100,7 @@ function byTrajectory(table, result, column) {
   const head = ["file", "trajectory", "frames", ...parameters, ...kept.map((key) => names[key]), "flat entries", "not finite"];
   const first = 3 + parameters.length;
   const mark = kept.includes(column.key) ? first + kept.indexOf(column.key) : -1;
-  const lines = rows.map((row) => [files[row[0]], row[1], row[2], ...row.slice(3, first).map(score),
+  const lines = rows.map((row) => [files[row[0]], row[1], row[2], ...row.slice(3, first).map((v) => score(v)),
     ...columns.map((key, n) => [key, row[first + n]]).filter(([key]) => kept.includes(key))
       .map(([key, v]) => (key === "valid" ? (v ?? "–") : score(v))),
     ...row.slice(-2)]);

@@ -21,7 +21,7 @@ class BoardTable {
     this.body = el("tbody", {}, this.bodies);
     this.element = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": `${id}-title` },
       el("table", { class: "board", "aria-describedby": `${id}-notes` },
-        el("caption", {}, el("span", { id: `${id}-title`, class: "stay" }, foreign(data.title), " — protocol ",
+        el("caption", {}, el("h2", { id: `${id}-title`, class: "stay" }, foreign(data.title), " — protocol ",
           el("b", {}, data.protocol.name))),
         el("thead", {}, el("tr", {}, data.columns.map((column) => this.head(column)))),
         this.body));
@@ -75,7 +75,7 @@ class BoardTable {
   interval(row) {
     const compared = row.comparison;
     if (!compared) return null;
-    return compared.low === null ? "no interval" : `Δ ${score(compared.low)} to ${score(compared.high)}`;
+    return compared.low === null ? "no interval" : `Δ ${score(compared.low, 3)} to ${score(compared.high, 3)}`;
   }
 
   seeds(row, column) {
@@ -88,8 +88,8 @@ class BoardTable {
       const seed = row.results[0].model.seed;
       return el("td", { class: "seeds" }, seed === undefined ? "no seed" : this.button(row, column, "1 seed", null));
     }
-    const listed = values.length <= 3 ? values.map(score).join(" · ") : `${values.length} seeds`;
-    return el("td", { class: "seeds" }, this.button(row, column, listed, `spread ${score(row.cells.seeds.v)}`));
+    const listed = values.length <= 3 ? values.map((v) => score(v)).join(" · ") : `${values.length} seeds`;
+    return el("td", { class: "seeds" }, this.button(row, column, listed, `spread ${score(row.cells.seeds.v, 2)}`));
   }
 
   // Third press: back to the order of the board.

@@ -119,11 +119,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(next(out.glob("*.whl")))
 
 
-def test_the_wheel_holds_every_module_card_and_schema(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_every_module_card_schema_and_page(wheel: zipfile.ZipFile) -> None:
     inside = set(wheel.namelist())
     for top in ("wellkit", *MAPPED):
         for path in (ROOT / top).rglob("*"):
-            if path.suffix in {".py", ".yaml", ".json"} and "__pycache__" not in path.parts:
+            if path.suffix in {".py", ".yaml", ".json", ".html", ".css", ".js"} and "__pycache__" not in path.parts:
                 parts = path.relative_to(ROOT).parts
                 installed = parts if parts[0] == "wellkit" else ("wellkit", *parts)
                 assert "/".join(installed) in inside

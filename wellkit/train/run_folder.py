@@ -120,7 +120,7 @@ class RunFolder:
                     f"{run}: holds a run already ({', '.join(occupied)}); choose another folder with --to, "
                     "go on with it with --resume, or pass --overwrite"
                 )
-            if not occupied and run.is_dir() and any(run.iterdir()):
+            if not occupied and run.is_dir() and any(not _is_partial(path) for path in run.iterdir()):
                 raise TrainingError(f"{run}: holds files that are no run's; choose another folder with --to")
             run.mkdir(parents=True, exist_ok=True)
             for name in ("best", "last"):
@@ -216,6 +216,11 @@ class RunFolder:
             )
         content = json.loads(header["standing"])
         return Standing(**{f.name: content[f.name] for f in fields(Standing)}), tensors
+
+
+def _is_partial(path: Path) -> bool:
+    """Whether a file is what a run that was killed before it had written anything whole has left."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def read_config(run: Path) -> TrainConfig:

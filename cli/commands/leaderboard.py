@@ -113,11 +113,10 @@ def html(
     output_format: OutputFormat = typer.Option(OutputFormat.table, "--format", help="How to print where it went."),
 ) -> None:
     """A board as a page of its own: sortable tables, rollout curves, spectra, pictures, provenance of every number."""
-    import importlib
+    from wellkit.benchmark.page import write_page
 
-    page = importlib.import_module("wellkit.benchmark.page")  # brings the page's files, which no other command needs
     tables = _tables(board, dataset, protocol, model)
-    page.write_page(tables, out)
+    write_page(tables, out)
     if output_format is OutputFormat.json:
         print_json({"out": str(out), "tables": len(tables), "rows": sum(len(table.rows) for table in tables)})
     else:

@@ -67,6 +67,7 @@ def one_cache(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("metrics.md", 2),
         ("predictions.md", 5),
         ("published-scores.md", 1),
+        ("leaderboard.md", 2),
     ],
 )
 def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: int) -> None:

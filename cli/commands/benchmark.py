@@ -48,7 +48,7 @@ def benchmark(
     from wellkit.benchmark.grid import run_benchmark
     from wellkit.benchmark.grid_config import load_grid
     from wellkit.benchmark.standings import standings
-    from wellkit.cli.commands.leaderboard import board_tables
+    from wellkit.cli.standings import as_tables
 
     if not datasets and config is None:
         raise typer.BadParameter("name a dataset, or a --config that does", param_hint="datasets")
@@ -80,8 +80,10 @@ def benchmark(
         )
     else:
         for table in standings(entries):
-            for shown in board_tables(table):
+            for shown in as_tables(table):
                 print_table(shown)
+            for note in table.notes:
+                print_note(f"note: {note}")
     print_note(f"leaderboard  {report.board}")
     if report.submission is not None:
         print_note(f"submission   {report.submission}")

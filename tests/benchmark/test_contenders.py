@@ -12,11 +12,11 @@ import pytest
 import yaml
 from torch import Tensor
 
-from tests.benchmark.scoring import CPU, WELL
+from tests.benchmark.scoring import CPU, WELL, Breaks, contend
 from tests.train.advection import NAME, make_advection
 from tests.train.test_loop import configure, copy_of, spoil
 from wellkit.benchmark.contenders import prepare
-from wellkit.benchmark.evaluate import evaluate, load_result, save_result
+from wellkit.benchmark.evaluate import How, evaluate, evaluate_contender, load_result, save_result
 from wellkit.errors import (
     ArgumentError,
     DataNotFoundError,
@@ -76,6 +76,23 @@ def test_predictions_score_what_the_model_scored(advection: Path, tmp_path: Path
         evaluate(tmp_path / "run", device="cpu", save_predictions=tmp_path / "two", jobs=2)
 
 
+def test_predictions_that_are_missing_are_refused_and_diverged_ones_are_not(advection: Path, tmp_path: Path) -> None:
+    diverged = evaluate_contender(contend(Breaks(), advection), How(batch_size=4), save_predictions=tmp_path / "one")
+    again = evaluate(tmp_path / "one", data=advection, batch_size=3)
+    assert (again.one_step, again.rollout) == (diverged.one_step, diverged.rollout)
+    assert again.one_step.nonfinite == 2
+    for part, what in (("one_step", "window 1"), ("rollout", "step 1")):
+        copied = tmp_path / part
+        shutil.copytree(tmp_path / "one", copied)
+        values = np.load(copied / part / "000001.npy")
+        values[1, 3, 5, 2] = np.nan
+        np.save(copied / part / "000001.npy", values)
+        with pytest.raises(
+            PredictionsError, match=rf"{part} of trajectory 1 holds NaN in 'velocity_y', {what} .*\(3, 5\)"
+        ):
+            evaluate(copied, data=advection)
+
+
 def test_functions_are_scored(advection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def last(window: Tensor, constants: Tensor | None) -> np.ndarray:
         return window[:, -1].numpy()
@@ -119,12 +136,15 @@ def test_published_networks_are_scored(advection: Path, tmp_path: Path) -> None:
         evaluate(folder, data=other, dataset=NAME)
 
 
-def test_a_networks_score_does_not_know_the_batch_size(advection: Path, tmp_path: Path) -> None:
-    train(configure(advection), tmp_path / "run")
-    one, many = (evaluate(tmp_path / "run", batch_size=size, device="cpu") for size in (1, 7))
-    assert one.one_step.mean == pytest.approx(many.one_step.mean, rel=1e-5)
-    assert one.rollout.per_step == pytest.approx(many.rollout.per_step, rel=1e-4)
-    assert one.id == many.id
+@pytest.mark.parametrize("model", ["fno", "unet_convnext"])
+def test_a_networks_score_does_not_know_the_batch_size(advection: Path, tmp_path: Path, model: str) -> None:
+    train(configure(advection, model), tmp_path / "run")
+    one, three, many = (evaluate(tmp_path / "run", batch_size=size, device="cpu") for size in (1, 3, 16))
+    for other in (three, many):
+        assert other.one_step.mean == pytest.approx(one.one_step.mean, rel=1e-6)
+        assert other.one_step.per_field == pytest.approx(one.one_step.per_field, rel=1e-6)
+        assert other.rollout == one.rollout  # one by one, whatever the batch size
+        assert other.id == one.id
 
 
 def test_validation_while_training_is_the_same_number(advection: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.benchmark.results import make_result
 from tests.train.advection import NAME
@@ -155,6 +156,31 @@ def test_what_is_said_of_the_data_is_held_against_what_was_found(
     lie = result.model_copy(update={"trajectories": (changed, *others), "model": model}).sealed()
     with pytest.raises(ScoreError, match=r"trajectories\.0\.parameters .* on the same data"):
         leaderboard.add([lie], board)
+
+
+class Breaks:
+    """Answers NaN in one component from its second rollout step on."""
+
+    def predict(self, window: Any, constants: Any) -> Any:
+        state = 1.2 * window[:, -1]
+        state[..., 1] = torch.where(state[..., 1].abs() > state[..., 1].abs().mean(), math.nan, state[..., 1])
+        return state
+
+
+@pytest.mark.parametrize("protocol", ["well-2024", "wellkit-1"])
+def test_a_model_that_breaks_is_held_with_its_infinities(advection: Path, tmp_path: Path, protocol: str) -> None:
+    result = evaluate(
+        Breaks(), data=advection, dataset=NAME, name="breaks", protocol=protocol, device="cpu",
+        save_predictions=tmp_path / "predictions", rollout_steps=4,
+    )  # fmt: skip
+    assert (result.headline, result.one_step.nonfinite) == (math.inf, result.one_step.windows)
+    board = tmp_path / "board.jsonl"
+    done = leaderboard.add([result], board, predictions=tmp_path / "predictions", data=advection)
+    assert done.recomputed == (result.id,)
+    assert leaderboard.read(board)[0].result == result
+    finite = result.one_step.model_copy(update={"mean": 0.3})
+    with pytest.raises(ScoreError, match=r"one_step\.mean is 0\.3, its trajectories give inf"):
+        leaderboard.add([result.model_copy(update={"one_step": finite}).sealed()], board)
 
 
 @pytest.mark.parametrize("name", ["persistence", "mean"])

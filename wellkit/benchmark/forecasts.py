@@ -18,7 +18,14 @@ GoOn = Callable[[int], np.ndarray]
 
 
 class Forecasts(Protocol):
-    """Predictions in physical units for the windows and rollouts of a split."""
+    """Predictions in physical units for the windows and rollouts of a split.
+
+    Attributes:
+        nan_is_a_mistake: whether NaN can only mean that something is missing: of predictions on disk, which say
+            infinity where a model diverged. What a model computes may be NaN, and scores infinity.
+    """
+
+    nan_is_a_mistake: bool
 
     def one_step(self, trajectory: int, start: int, batch: Batch) -> np.ndarray:
         """(B, space..., component): the frame after each window of a batch, whose windows follow one another.
@@ -35,6 +42,8 @@ class Forecasts(Protocol):
 
 class Computed:
     """What a predictor predicts."""
+
+    nan_is_a_mistake = False
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
@@ -61,6 +70,8 @@ class Computed:
 
 class Stored:
     """What was predicted before."""
+
+    nan_is_a_mistake = True
 
     def __init__(self, predictions: Predictions) -> None:
         self.predictions = predictions

@@ -263,7 +263,8 @@ def _score_again(
         )
     different = first_difference(result, found)
     if different is not None:
-        raise ScoreError(f"{source}: {different}; the result is refused: it is not what these predictions score")
+        what = model.name if baseline else str(predictions)
+        raise ScoreError(f"{source}: {different}; the result is refused: it is not what {what} scores")
     return found
 
 

@@ -16,7 +16,7 @@ from wellkit.benchmark.describing import card_of
 from wellkit.benchmark.predictions import PredictionsWriter
 from wellkit.benchmark.rollout import RolloutPiece, RolloutPlan, plan_rollouts, roll_out
 from wellkit.benchmark.tables import TrajectoryTable
-from wellkit.errors import ArgumentError, ScoreError
+from wellkit.errors import ArgumentError, PredictionsError, ScoreError
 from wellkit.metrics import BANDS, ScoreTable
 from wellkit.schemas.protocol import Protocol
 from wellkit.train.data import Batch, Batches, check_finite, components, open_split
@@ -112,11 +112,12 @@ class Scorer:
             _hash_frames(digest, batch, first=start == 0)
             predicted = self.contender.forecasts.one_step(trajectory, start, batch)
             target = batch.outputs[:, 0].cpu().numpy()
+            self._check_there("window", trajectory, start, predicted, target)
             scores.add(range(start, start + len(batch)), predicted, target)
             if spectral is not None:
                 spectral.append(_band_energies(predicted, target, self.dims))
             if self.writer is not None:
-                self.writer.one_step(trajectory, start, predicted)
+                self.writer.one_step(trajectory, start, _storable(predicted))
             if advance is not None:
                 advance("one-step", len(batch))
         self.waited += self._batches.waited
@@ -159,6 +160,7 @@ class Scorer:
         )
         for piece in pieces:
             first, count = piece.first_step - 1, len(piece.prediction)
+            self._check_there("step", trajectory, first, piece.prediction, piece.target)
             scores.add(range(first, first + count), piece.prediction, piece.target)
             initial = piece.initial if initial is None else initial
             assert initial is not None
@@ -166,7 +168,7 @@ class Scorer:
                 model, data = (_drift(part, initial, conserved, self.dims) for part in (piece.prediction, piece.target))
                 found.append((model, data))
             if self.writer is not None:
-                self.writer.rollout(trajectory, first, piece.prediction)
+                self.writer.rollout(trajectory, first, _storable(piece.prediction))
             if on_piece is not None:
                 on_piece(piece)
             if advance is not None:
@@ -180,6 +182,20 @@ class Scorer:
             for conserved, found in zip(self._conserved, drifts, strict=True)
         }
         return scores.entries(range(self.plan.lengths[trajectory])), of_model
+
+    def _check_there(self, what: str, trajectory: int, first: int, predicted: np.ndarray, target: np.ndarray) -> None:
+        """Refuse NaN at points that are scored where it can only be a mistake."""
+        if not self.contender.forecasts.nan_is_a_mistake or not np.isnan(predicted).any():
+            return
+        missing = np.argwhere(np.isnan(predicted) & ~np.isnan(target))
+        if len(missing):
+            at, name = int(missing[0][0]), self.names[int(missing[0][-1])]
+            part = "one_step" if what == "window" else "rollout"
+            raise PredictionsError(
+                f"{self.contender.described.name}: {part} of trajectory {trajectory} holds NaN in {name!r}, {what} "
+                f"{first + at} (from 0), point {tuple(missing[0][1:-1].tolist())}; predict every point, and write "
+                "infinity where a model diverged"
+            )
 
     def _parameters(self, window: int) -> dict[str, float]:
         """Scalars of the trajectory that do not vary in time: what its simulation was set to."""
@@ -211,6 +227,11 @@ class Scorer:
         except ScoreError:
             return False
         return True
+
+
+def _storable(predicted: np.ndarray) -> np.ndarray:
+    """NaN as infinity, which scores the same: on disk NaN means that something is missing."""
+    return np.where(np.isnan(predicted), np.float32(np.inf), predicted)
 
 
 def _hash_frames(digest: hashlib._Hash, batch: Batch, *, first: bool) -> None:

@@ -215,12 +215,16 @@ def _title(result: Result) -> str:
         made,
         data.split,
         "x".join(map(str, data.resolution)),
-        f"{len(result.trajectories)} {'trajectory' if len(result.trajectories) == 1 else 'trajectories'}",
+        _trajectories(len(result.trajectories)),
         f"{result.one_step.windows} windows of {result.model.n_steps_input} + 1 frames",
     ]
     if result.rollout_limit is not None:
         parts.append(f"rollouts of {result.rollout_limit} steps at most")
     return ", ".join(parts)
+
+
+def _trajectories(count: int) -> str:
+    return f"{count} {'trajectory' if count == 1 else 'trajectories'}"
 
 
 def _references(result: Result) -> list[Row]:
@@ -258,7 +262,7 @@ def _notes(entries: Sequence[BoardEntry], rows: Sequence[Row]) -> tuple[str, ...
     first = entries[0].result
     count = len(first.trajectories)
     if count < LEAST_TRAJECTORIES:
-        notes.append(f"no interval: {count} trajectories, {LEAST_TRAJECTORIES} are needed")
+        notes.append(f"no interval: {_trajectories(count)}, {LEAST_TRAJECTORIES} are needed")
     for name in BASELINES:
         held = [e for e in entries if e.result.model.kind == "baseline" and e.result.model.name == name]
         if not held:

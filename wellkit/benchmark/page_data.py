@@ -133,7 +133,7 @@ def _figure(value: float | str | None) -> dict[str, Any]:
     if not isinstance(value, str):
         return {"v": number(value)}
     found = re.search(r"\d+(\.\d+)?([eE][-+]?\d+)?", value)
-    return {"v": number(float(found[0])) if found else None, "t": value}
+    return {"v": number(float(found[0])), "t": value} if found else {"v": None}
 
 
 def _spread(values: Sequence[float]) -> Number:

@@ -81,7 +81,8 @@ def definitions(table: Table) -> dict[str, str]:
         )
     for band in ("low", "middle", "high"):
         words[f"band {band}"] = (
-            f"Spectral error one step ahead in the {band} one of three bands of wavenumbers: the error's share of the "
-            "target there, median over windows, mean over components. Lower is better."
+            f"Spectral error one step ahead in the {band} one of three bands of wavenumbers, over all windows: "
+            "sqrt(mean squared error in the band / (mean energy of the target’s fluctuations in it + eps)), mean over "
+            "components. Lower is better."
         )
     return words

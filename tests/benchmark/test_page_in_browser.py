@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -306,6 +307,27 @@ def test_spectra_of_the_model_that_is_chosen(page: Browser) -> None:
     assert example is not None
     assert len(cells) == 3 * len(example.spectra[0].wavenumber)
     assert float(cells[0][3]) == pytest.approx(example.spectra[0].prediction[0], rel=1e-3)
+
+
+def test_of_many_lines_some_are_drawn_until_somebody_chooses(tab: Browser, tmp_path: Path) -> None:
+    result = BOARD[0].rows[1].results[0]
+    rows = [
+        dataclasses.replace(BOARD[0].rows[1], name=f"m {n}", results=(result,), headline=math.nan) for n in range(30)
+    ]
+    table = dataclasses.replace(BOARD[0], rows=(*rows, BOARD[0].rows[5]))
+    tab.look()
+    tab.open(write_page([table], tmp_path / "board.html"))
+    pressed = "[...document.querySelectorAll('.legend button')].map((one) => one.ariaPressed === 'true')"
+    assert tab.run(pressed) == [True] * 8 + [False] * 22 + [True]
+    looks = tab.run(
+        "[...document.querySelectorAll('.legend .sample')].map((one) => { const line = one.querySelector('.line');"
+        "const mark = one.querySelector('.marker'); return [line.getAttribute('stroke-dasharray'), mark && mark.tagName,"
+        "mark && (mark.getAttribute('points') || mark.getAttribute('d'))].join('|') })"
+    )
+    assert len(set(looks)) == 31  # without their colours
+    press_head(tab, "VRMSE")
+    assert names(tab) == [row.name for row in table.rows if row.name == "persistence"] + [row.name for row in rows]
+    assert tab.complaints == []
 
 
 @pytest.mark.parametrize("text", HOSTILE)

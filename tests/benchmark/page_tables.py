@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -86,6 +87,7 @@ def trained(name: str, seed: int | None) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def make_result(
     name: str,
     *,

@@ -138,6 +138,22 @@ def test_numbers_are_short() -> None:
     ]
 
 
+def test_numbers_that_are_not_finite_may_be_anywhere() -> None:
+    row = make_row("fno", "recomputed", 1)
+    result = row.results[0]
+    assert result.example is not None
+    run = result.run.model_copy(update={"seconds": math.nan, "stall_share": math.inf})
+    model = result.model.model_copy(update={"arguments": {"width": math.inf}, "training_seconds": math.inf})
+    example = result.example.model_copy(update={"low": -math.inf, "extent": (math.nan, 1.0)})
+    result = result.model_copy(update={"run": run, "model": model, "example": example})
+    table = dataclasses.replace(make_table(), rows=(dataclasses.replace(row, headline=math.nan, results=(result,)),))
+    shown = json.loads(Page(page([table])).contents["data"])["tables"][0]["rows"][0]
+    assert shown["cells"]["headline"]["v"] == "NaN"
+    assert shown["cells"]["training"]["v"] == "Infinity"
+    assert shown["results"][0]["run"]["seconds"] == "NaN"
+    assert shown["example"]["low"] == "-Infinity"
+
+
 def test_rows_share_their_truth_and_pictures_shrink_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     results = [make_result("fno", shape=(33, 50)), make_result("avit", shape=(33, 50))]
     pictures = Pictures([(result,) for result in results])

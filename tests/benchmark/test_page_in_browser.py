@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,13 +48,23 @@ def names(tab: Browser, table: int = 0) -> list[str]:
     return found
 
 
-def press_head(tab: Browser, label: str) -> None:
-    """Strike Enter on the head of a column of the first table."""
+def press_head(tab: Browser, label: str, table: int = 0) -> None:
+    """Strike Enter on the head of a column."""
     tab.run(
-        f"[...document.querySelector('table.board').querySelectorAll('thead button')]"
+        f"[...document.querySelectorAll('table.board')[{table}].querySelectorAll('thead button')]"
         f".find((button) => button.textContent.replace(/\\u00a0/g, ' ').includes({label!r})).focus()"
     )
     tab.press("Enter")
+
+
+def table_rows(tab: Browser, box: str) -> list[list[str]]:
+    """Open what says "Show as table" in a box, and read it; a toggle is told a moment later."""
+    tab.run(f"document.querySelector({box + ' details'!r}).open = true")
+    rows: list[list[str]] = tab.run(
+        f"new Promise((done) => setTimeout(() => done([...document.querySelectorAll({box + ' .small tbody tr'!r})]"
+        ".map((row) => [...row.cells].map((cell) => cell.textContent))), 50))"
+    )
+    return rows
 
 
 def choose(tab: Browser, name: str, value: str) -> None:
@@ -91,7 +103,8 @@ def test_columns_sort_and_what_is_infinite_or_missing_is_last(page: Browser) -> 
     rising = sorted(given, key=lambda name: headline[name])
     assert rising[-1] == "unet_classic"
     assert math.isinf(headline["unet_classic"])
-    sort = "[...document.querySelectorAll('table.board')[0].querySelectorAll('th[aria-sort]')].map((th) => [th.dataset.key, th.ariaSort])"
+    sort = "[...document.querySelectorAll('table.board')[0].querySelectorAll('th[aria-sort]')]"
+    sort += ".map((th) => [th.dataset.key, th.ariaSort])"
     press_head(page, "VRMSE")
     assert names(page) == rising
     assert page.run(sort) == [["headline", "ascending"]]
@@ -141,7 +154,7 @@ def test_filters_count_aloud_and_keep_their_state_in_the_address(page: Browser, 
     choose(page, "model", "")
     choose(page, "text", "WRAPPER that")
     assert names(page, 1) == ["FNO (Ohana et al. 2024)"]
-    press_head(page, "Model")
+    press_head(page, "Model", 1)
     fragment = page.run("location.hash")
     choose(page, "text", "no such thing")
     assert page.run(told) == "No row fits these filters."
@@ -165,11 +178,11 @@ def test_a_number_tells_where_it_comes_from(page: Browser) -> None:
     ):
         assert words in text
     result = row.results[0]
-    for words in (result.id, result.sha256, result.data.content_sha256, result.data.manifest_sha256):
-        assert words is not None
-        assert words in text
-    for words in (result.model.weights_sha256, "width = 32", "2 CPU cores", "1 x H200", result.run.created, "tcool"):
-        assert words is not None
+    hashes = (result.id, result.sha256, result.data.content_sha256, result.data.manifest_sha256)
+    for told in (*hashes, result.model.weights_sha256, result.run.created):
+        assert told is not None
+        assert told in text
+    for words in ("width = 32", "2 CPU cores", "1 x H200", "tcool"):
         assert words in text
     assert "/home/someone" not in text
     assert f"{result.one_step.per_field['density']:.4}"[:6] in text
@@ -208,7 +221,8 @@ def test_every_number_opens_its_dialog(page: Browser) -> None:
         "(() => { const dialog = document.getElementById('provenance'); let opened = 0;"
         "for (const button of document.querySelectorAll('.value')) { button.click();"
         "for (const box of dialog.querySelectorAll('details')) box.open = true;"
-        "opened += dialog.open && dialog.querySelector('h2').textContent.includes(button.closest('tr').querySelector('bdi').textContent);"
+        "const name = button.closest('tr').querySelector('bdi').textContent;"
+        "opened += dialog.open && dialog.querySelector('h2').textContent.includes(name);"
         "dialog.close(); } return [opened, document.querySelectorAll('.value').length] })()"
     )
     assert opened[0] == opened[1] > 150
@@ -236,10 +250,7 @@ def test_rollouts_are_read_by_keys_and_as_a_table(page: Browser) -> None:
     page.press("Enter")
     assert page.run(lines) == 6
     assert page.run(first + "querySelector('.legend button').ariaPressed") == "false"
-    page.run(first + "querySelector('details summary').click()")
-    cells = page.run(
-        "new Promise((done) => setTimeout(() => done([...document.querySelectorAll('.curves .small tbody tr')[96].cells].map((c) => c.textContent)), 50))"
-    )
+    cells = table_rows(page, ".curves")[96]
     last = rows["persistence"].results[0].rollout.per_step[96]
     assert cells[0] == "97"
     assert f"{last:.3f}" in [cell[:5] for cell in cells]
@@ -257,8 +268,6 @@ def test_pictures_show_the_bytes_the_right_way_up(page: Browser) -> None:
     )
     assert len(shown) == 9
     assert [(one["width"], one["height"]) for one in shown] == [(ny, nx)] * 9  # the longer axis lies flat
-
-    import base64
 
     truth, prediction = (base64.b64decode(text) for text in (example.pictures[2].truth, example.pictures[2].prediction))
 
@@ -293,16 +302,32 @@ def test_spectra_of_the_model_that_is_chosen(page: Browser) -> None:
     page.run(f"(() => {{ const choice = {box}querySelector('select'); choice.value = '3'; choice.onchange?.();"
              "choice.dispatchEvent(new Event('change')) })()")  # fmt: skip
     assert "by tfno" in page.run(box + "querySelectorAll('canvas')[1].getAttribute('aria-label')")
-    page.run(box + "querySelector('details').open = true")
-    cells = page.run(
-        "new Promise((done) => setTimeout(() => done([..."
-        + box
-        + "querySelectorAll('.small tbody tr')].map((r) => [...r.cells].map((c) => c.textContent))), 50))"
-    )
+    cells = table_rows(page, ".examples")
     example = BOARD[0].rows[3].results[0].example
     assert example is not None
     assert len(cells) == 3 * len(example.spectra[0].wavenumber)
     assert float(cells[0][3]) == pytest.approx(example.spectra[0].prediction[0], rel=1e-3)
+
+
+def test_of_many_lines_some_are_drawn_until_somebody_chooses(tab: Browser, tmp_path: Path) -> None:
+    result = BOARD[0].rows[1].results[0]
+    rows = [
+        dataclasses.replace(BOARD[0].rows[1], name=f"m {n}", results=(result,), headline=math.nan) for n in range(30)
+    ]
+    table = dataclasses.replace(BOARD[0], rows=(*rows, BOARD[0].rows[5]))
+    tab.look()
+    tab.open(write_page([table], tmp_path / "board.html"))
+    pressed = "[...document.querySelectorAll('.legend button')].map((one) => one.ariaPressed === 'true')"
+    assert tab.run(pressed) == [True] * 8 + [False] * 22 + [True]
+    looks = tab.run(
+        "[...document.querySelectorAll('.legend .sample')].map((one) => { const line = one.querySelector('.line');"
+        "const mark = one.querySelector('.marker'); return [line.getAttribute('stroke-dasharray'), mark && mark.tagName,"
+        "mark && (mark.getAttribute('points') || mark.getAttribute('d'))].join('|') })"
+    )
+    assert len(set(looks)) == 31  # without their colours
+    press_head(tab, "VRMSE")
+    assert names(tab) == [row.name for row in table.rows if row.name == "persistence"] + [row.name for row in rows]
+    assert tab.complaints == []
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -311,7 +336,8 @@ def test_what_others_wrote_is_shown_as_text(tab: Browser, tmp_path: Path, text: 
     tab.look()
     tab.open(target)
     tab.run(
-        "(() => { for (const button of document.querySelectorAll('.value')) { button.click();"
+        "(() => { for (const row of [...document.querySelectorAll('.board tbody tr')].slice(-2))"
+        "for (const button of row.querySelectorAll('.value')) { button.click();"
         "for (const box of document.querySelectorAll('details')) box.open = true;"
         "document.getElementById('provenance').close(); } })()"
     )
@@ -324,7 +350,7 @@ def test_what_others_wrote_is_shown_as_text(tab: Browser, tmp_path: Path, text: 
     assert tab.run("document.querySelectorAll('img, a, iframe, [onerror], [onmouseover]').length") == 0
     assert tab.run("document.querySelectorAll('script').length") == 2
     assert tab.complaints == []
-    assert {address for address in tab.requested} <= {target.as_uri(), "data:,"}
+    assert set(tab.requested) <= {target.as_uri(), "data:,"}
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -363,9 +389,8 @@ def test_every_control_has_a_name_and_every_table_its_heads(page: Browser) -> No
 
 
 def test_a_board_without_rows(tab: Browser, tmp_path: Path) -> None:
-    empty = Table("id", "nothing yet", BOARD[0].protocol, ())
-    tables: tuple[tuple[Table, ...], str]
-    for *tables, said in (((), "There are no results on this board."), ((empty,), "No row fits these filters.")):
-        tab.open(write_page(tables[0], tmp_path / "board.html"))
+    empty = (Table("id", "nothing yet", BOARD[0].protocol, ()),)
+    for tables, said in (((), "There are no results on this board."), (empty, "No row fits these filters.")):
+        tab.open(write_page(tables, tmp_path / "board.html"))
         assert tab.run("document.getElementById('count').textContent") == said
         assert tab.complaints == []

@@ -37,13 +37,23 @@ def number(value: float | None) -> Number:
 def page_content(tables: Sequence[Table], *, title: str, made: str) -> dict[str, Any]:
     """Everything the page's script reads."""
     pictures = Pictures(row.results for table in tables for row in table.rows)
-    return {
+    content = {
         "title": title,
         "made": made,
         "status": STATUS,
         "tables": [_table(table, pictures) for table in tables],
         "pictures": pictures.shared,
     }
+    return {key: _plain(value) for key, value in content.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The same, with text for every number that JSON has no word for: results of others may hold one anywhere."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return number(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _table(table: Table, pictures: Pictures) -> dict[str, Any]:
@@ -133,7 +143,7 @@ def _figure(value: float | str | None) -> dict[str, Any]:
     if not isinstance(value, str):
         return {"v": number(value)}
     found = re.search(r"\d+(\.\d+)?([eE][-+]?\d+)?", value)
-    return {"v": number(float(found[0])) if found else None, "t": value}
+    return {"v": number(float(found[0])), "t": value} if found else {"v": None}
 
 
 def _spread(values: Sequence[float]) -> Number:

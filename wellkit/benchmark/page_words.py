@@ -58,6 +58,9 @@ def definitions(table: Table) -> dict[str, str]:
     first = "" if result is None else f" (frame {result.rollout.first_frame} of the trajectory, from 0)"
     threshold = protocol.valid_length_threshold
     words = {
+        "rank": "1 + the number of recomputed rows that are better beyond doubt: the 95 % interval of the paired "
+        "differences of the trajectories’ one-step scores lies on one side; with fewer than 10 trajectories, every one "
+        "of them says so. Rows that cannot be told apart may have the same rank (=).",
         "headline": f"One-step VRMSE, the figure that ranks: {_over(protocol)}, over every window of the split; a "
         f"frame is predicted from {steps_in}. {entry(protocol)}",
         "seeds": "The headline score of every seed that was trained, and the spread: the largest less the smallest. "
@@ -81,7 +84,8 @@ def definitions(table: Table) -> dict[str, str]:
         )
     for band in ("low", "middle", "high"):
         words[f"band {band}"] = (
-            f"Spectral error one step ahead in the {band} one of three bands of wavenumbers: the error's share of the "
-            "target there, median over windows, mean over components. Lower is better."
+            f"Spectral error one step ahead in the {band} one of three bands of wavenumbers, over all windows: "
+            "sqrt(mean squared error in the band / (mean energy of the target’s fluctuations in it + eps)), mean over "
+            "components. Lower is better."
         )
     return words

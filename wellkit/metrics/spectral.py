@@ -139,12 +139,12 @@ def _power(rows: Array, ops: Any, modes: _Modes) -> list[Array]:
     if ops is NumPyRows:
         flat = rows.reshape(-1, rows.shape[-1])
         sums = np.empty((2, len(flat), n_bands))
-        weight, band = modes.weight[inside], modes.band[inside]
+        weight, band, counts = modes.weight[inside], modes.band[inside], np.maximum(modes.counts, 1)
         for number, row in enumerate(flat):
             spectrum = np.fft.rfftn(row.reshape(modes.space), axes=axes).ravel()[inside]
             power = spectrum.real**2 + spectrum.imag**2
             sums[0, number] = np.bincount(band, weight * power, minlength=n_bands)
-            mean = sums[0, number] / np.maximum(modes.counts, 1)
+            mean = sums[0, number] / counts
             sums[1, number] = np.bincount(band, weight * (power - mean[band]) ** 2, minlength=n_bands)
             if not np.isfinite(row).all():  # bands without modes too: the frame as a whole cannot be transformed
                 sums[:, number] = np.nan

@@ -21,7 +21,7 @@ class Curves {
     this.plot = new Plot({
       name: `Rollout VRMSE by step, ${figure}; arrow keys read values, the table below lists them`,
       x: "step of the rollout", y: "VRMSE", logY: "auto", whole: true,
-      level: data.protocol.threshold, levelName: data.protocol.threshold === 1 ? "1: as bad as the mean" : "threshold",
+      level: data.protocol.threshold, levelName: data.protocol.threshold === 1 ? "1: as good as the mean of the frame" : "valid until here",
       onread: (step, aloud) => this.read(step, aloud),
     });
     this.legend = el("div", { class: "legend", role: "group", "aria-label": "Lines to draw" });
@@ -35,7 +35,7 @@ class Curves {
     }
     this.element.append(el("h3", { id: `curves-${number}` }, "Rollout"),
       el("p", { class: "sub" }, `VRMSE of each step, ${figure}. `
-        + "Shaded: from the best to the worst seed. Below the line at 1 a prediction is better than the mean of the frame."),
+        + "Shaded: from the best to the worst seed."),
       this.legend, el("div", { class: "plotted" }, this.plot.element, this.readout), this.spoken,
       later("Show as table", () => this.table(there)));
     this.draw();

@@ -14,7 +14,7 @@ dialog.addEventListener("click", (event) => {
 function openProvenance(table, row, column) {
   opener = document.activeElement;
   const cell = row.cells[column.key];
-  const text = column.kind === "status" ? row.kind
+  const text = column.kind === "status" ? row.kind : column.kind === "rank" ? cell.t
     : column.kind === "seeds" ? row.seed_values.map((v) => score(v)).join(", ") : cellText(column.kind, cell);
   const open = row.results.length === 1;
   dialog.replaceChildren(
@@ -50,7 +50,7 @@ function ofRow(table, row, column) {
       [result.model.seed ?? "none", score(row.seed_values[n] ?? null), result.id])));
   }
   const compared = row.comparison;
-  if (compared && (column.kind === "ratio" || column.kind === "step")) {
+  if (compared && (column.kind === "rank" || column.kind === "ratio" || column.kind === "step")) {
     parts.push(facts([["mean difference from persistence", score(compared.difference)],
       ["interval (95 %)", compared.low === null
         ? `no interval: fewer than 10 independent trajectories (${compared.trajectories})`

@@ -52,7 +52,7 @@ class BoardTable {
     }
     const cell = row.cells[key];
     if (kind === "rank") {
-      return row.why === null ? el("td", { class: kind }, cell.t)
+      return row.why === null ? el("td", { class: kind }, this.button(row, column, cell.t, null))
         : el("td", { class: kind, title: row.why },
           el("span", { "aria-hidden": "true" }, cell.t), el("span", { class: "hidden" }, row.why));
     }

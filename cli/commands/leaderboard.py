@@ -113,14 +113,17 @@ def html(
     output_format: OutputFormat = typer.Option(OutputFormat.table, "--format", help="How to print where it went."),
 ) -> None:
     """A board as a page of its own: sortable tables, rollout curves, spectra, pictures, provenance of every number."""
+    from datetime import UTC, datetime
+
+    from wellkit import __version__
     from wellkit.benchmark.page import write_page
 
     tables = _tables(board, dataset, protocol, model)
-    write_page(tables, out)
+    write_page(tables, out, made=f"wellkit {__version__}, {datetime.now(UTC).date().isoformat()}")
     if output_format is OutputFormat.json:
         print_json({"out": str(out), "tables": len(tables), "rows": sum(len(table.rows) for table in tables)})
     else:
-        print_note(f"wrote {out}: {len(tables)} tables; open it in a browser")
+        print_note(f"wrote {out}: {len(tables)} table{'s' * (len(tables) != 1)}; open it in a browser")
 
 
 def _tables(board: Path, dataset: str | None, protocol: str | None, model: str | None) -> Any:

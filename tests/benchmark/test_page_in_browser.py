@@ -321,8 +321,8 @@ def test_of_many_lines_some_are_drawn_until_somebody_chooses(tab: Browser, tmp_p
     assert tab.run(pressed) == [True] * 8 + [False] * 22 + [True]
     looks = tab.run(
         "[...document.querySelectorAll('.legend .sample')].map((one) => { const line = one.querySelector('.line');"
-        "const mark = one.querySelector('.marker'); return [line.getAttribute('stroke-dasharray'), mark && mark.tagName,"
-        "mark && (mark.getAttribute('points') || mark.getAttribute('d'))].join('|') })"
+        "const mark = one.querySelector('.marker'); return [line.getAttribute('stroke-dasharray'),"
+        "mark && mark.tagName, mark && (mark.getAttribute('points') || mark.getAttribute('d'))].join('|') })"
     )
     assert len(set(looks)) == 31  # without their colours
     press_head(tab, "VRMSE")

@@ -182,14 +182,14 @@ def _train(config: TrainConfig, run: Path, progress: Callable[[Progress], None],
         raise TrainingError(f"{run}: {processes} processes ended with status {done.returncode}; see above")
 
 
-def _recomputed(board: Path) -> set[str]:
-    """Hashes of the results on a board whose scores were computed again."""
+def _recomputed(board: Path) -> dict[str, Result]:
+    """The results on a board whose scores were computed again, by id."""
     if not board.exists():
-        return set()
-    return {entry.result.sha256 for entry in leaderboard.read(board) if entry.status == "recomputed"}
+        return {}
+    return {entry.result.id: entry.result for entry in leaderboard.read(board) if entry.status == "recomputed"}
 
 
-def _known(cell: Cell, path: Path, folder: Path, on_board: set[str]) -> Result | None:
+def _known(cell: Cell, path: Path, folder: Path, on_board: dict[str, Result]) -> Result | None:
     """The result that is there already, if it is whole, of the weights of the cell's run, and on the board."""
     try:
         result = load_result(path)
@@ -198,7 +198,8 @@ def _known(cell: Cell, path: Path, folder: Path, on_board: set[str]) -> Result |
         return None
     except (DocumentError, ScoreError):
         return None  # damaged, or written by another version: made anew
-    if result.sha256 not in on_board:
+    shown = on_board.get(result.id)
+    if shown is None or leaderboard.first_difference(result, shown) is not None:
         return None
     if cell.config is None:
         return result

@@ -35,7 +35,7 @@ class Curves {
     }
     this.element.append(el("h3", { id: `curves-${number}` }, "Rollout"),
       el("p", { class: "sub" }, `VRMSE of each step, ${figure}. `
-        + "Shaded: from the best to the worst seed."),
+        + (there.some((line) => line.ranges) ? "Shaded: from the best to the worst seed." : "")),
       this.legend, el("div", { class: "plotted" }, this.plot.element, this.readout), this.spoken,
       later("Show as table", () => this.table(there)));
     this.draw();

@@ -67,13 +67,19 @@ function fieldPictures(example, model) {
   const [long, tall] = lengths(example)[1] > 1.3 * lengths(example)[0] ? [1, 0] : [0, 1];
   return [
     el("p", { class: "sub" }, "Component ", foreign(example.component), `, trajectory ${example.trajectory}; `,
-      foreign(example.axes[long]), " to the right, ", foreign(example.axes[tall]), " upwards. Values beyond the scale are drawn as its ends",
+      ...directions(example, long, tall), ". Values beyond the scale are drawn as its ends",
       example.reduced > 1 ? `; means of ${example.reduced} × ${example.reduced} points.` : "."),
     el("div", { class: "pictures" }, rows),
     el("div", { class: "scales" },
       el("div", {}, "values", bar(SEQUENTIAL, score(example.low), score(example.high), "colours of values")),
       el("div", {}, "prediction − truth", bar(SIGNED, score(-most * unit), score(most * unit), "colours of differences"))),
   ];
+}
+
+// A line of points has one axis only, whichever of the two names it.
+function directions(example, long, tall) {
+  if (example.shape.includes(1)) return [foreign(example.axes.find(Boolean) || "x"), " to the right"];
+  return [foreign(example.axes[long]), " to the right, ", foreign(example.axes[tall]), " upwards"];
 }
 
 function spectra(example) {

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from wellkit.benchmark.page_pictures import Pictures
 from wellkit.benchmark.page_words import STATUS, definitions, entry, why_unranked
 from wellkit.benchmark.standings import Row, Table
+from wellkit.schemas.board import Verification
 from wellkit.schemas.result import Result, TrajectoryScores
 
 _BANDS = ("low", "middle", "high")
@@ -134,7 +136,10 @@ def _row(row: Row, windows: Sequence[str], bands: Sequence[str], pictures: Pictu
         "source": row.source,
         "curves": [[number(value) for value in curve] for curve in curves],
         "example": pictures.example(results),
-        "results": [_result(result, windows, bands) for result in results],
+        "results": [
+            _result(result, verification, windows, bands)
+            for result, verification in zip_longest(results, row.verifications[: len(results)])
+        ],
     }
 
 
@@ -194,7 +199,9 @@ def _comparison(row: Row) -> dict[str, Any] | None:
     }
 
 
-def _result(result: Result, windows: Sequence[str], bands: Sequence[str]) -> dict[str, Any]:
+def _result(
+    result: Result, verification: Verification | None, windows: Sequence[str], bands: Sequence[str]
+) -> dict[str, Any]:
     one, rollout, data = result.one_step, result.rollout, result.dataset
     valid = rollout.valid_length
     return {
@@ -206,6 +213,7 @@ def _result(result: Result, windows: Sequence[str], bands: Sequence[str]) -> dic
         "dataset": _identity(data.model_dump(mode="json")),
         "data": result.data.model_dump(mode="json", exclude_none=True),
         "run": result.run.model_dump(mode="json"),
+        "again": None if verification is None else verification.model_dump(mode="json"),
         "figures": {
             "one step": _scores(one),
             "rollout": _scores(rollout),

@@ -15,6 +15,7 @@ from wellkit.schemas.result import Example, Picture, Spectrum
 
 LARGEST_SIDE = 96  # points of a picture; finer grids are thinned out
 _STEPS = 4
+_SHELLS = 40  # of wavenumbers, at most
 
 
 class ExampleMaker:
@@ -86,8 +87,12 @@ def _bytes(values: np.ndarray, low: float, high: float) -> str:
 
 
 def _spectrum(step: int, truth: np.ndarray, prediction: np.ndarray) -> list[Spectrum]:
+    corner = np.pi * math.sqrt(truth.ndim)
+    bins = np.linspace(0, corner, min(_SHELLS, max(truth.shape) // 2) + 1)
     try:
-        of_truth, of_prediction = (power_spectrum(f[..., None], n_spatial_dims=f.ndim) for f in (truth, prediction))
+        of_truth, of_prediction = (
+            power_spectrum(field[..., None], n_spatial_dims=field.ndim, bins=bins) for field in (truth, prediction)
+        )
     except ScoreError:  # a grid too small for shells
         return []
     middles = (of_truth.edges[1:] + of_truth.edges[:-1]) / 2

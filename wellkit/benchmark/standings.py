@@ -12,7 +12,7 @@ from wellkit import catalog
 from wellkit.benchmark.pairing import LEAST_TRAJECTORIES, Comparison, Interval, compare
 from wellkit.benchmark.references import references_for
 from wellkit.errors import UnknownDatasetError
-from wellkit.schemas.board import BoardEntry
+from wellkit.schemas.board import BoardEntry, Verification
 from wellkit.schemas.card import SimulationCard
 from wellkit.schemas.protocol import Protocol
 from wellkit.schemas.reference import ReferenceRow
@@ -39,6 +39,7 @@ class Row:
         seed_values: the headline of each seed.
         windows: mean over seeds of the rollout windows, by 'a:b'.
         against_persistence: None for persistence itself and where the board lacks it.
+        verifications: of each of `results`; None where nobody has computed it again.
         taints: what is known to be wrong with a published figure.
         source: of a published figure.
     """
@@ -54,6 +55,7 @@ class Row:
     against_persistence: Comparison | None = None
     taints: tuple[str, ...] = ()
     source: str | None = None
+    verifications: tuple[Verification | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,8 @@ def _rows(entries: Sequence[BoardEntry]) -> list[Row]:
 
 
 def _row(entries: Sequence[BoardEntry]) -> Row:
-    results = tuple(sorted((entry.result for entry in entries), key=lambda result: result.model.seed or 0))
+    entries = sorted(entries, key=lambda entry: entry.result.model.seed or 0)
+    results = tuple(entry.result for entry in entries)
     values = tuple(float(result.headline) for result in results)
     baseline = results[0].model.kind == "baseline"
     return Row(
@@ -163,6 +166,7 @@ def _row(entries: Sequence[BoardEntry]) -> Row:
         headline=_mean(values),
         seed_values=values,
         windows={key: _mean([result.rollout.windows[key] for result in results]) for key in results[0].rollout.windows},
+        verifications=tuple(entry.verification for entry in entries),
     )
 
 

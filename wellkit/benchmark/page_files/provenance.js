@@ -139,6 +139,10 @@ function origins(result) {
     facts([["code", `wellkit ${run.code_version}`], ["hardware", run.hardware], ["took", duration(run.seconds)],
       ["waiting for data", share(run.stall_share)], ["rollouts side by side", run.rollout_batch],
       ["limit of rollout steps", result.limit], ["created", run.created], ["result", result.id], ["hash of the result", result.sha256]]),
+    ...(result.again ? [el("h4", {}, "Computed again"),
+      facts([["from predictions", result.again.predictions_sha256], ["on the frames", result.again.content_sha256],
+        ["code", `wellkit ${result.again.code_version}`], ["hardware", result.again.hardware],
+        ["when", result.again.created]])] : []),
   ];
 }
 const share = (value) => `${(100 * value).toPrecision(2)} %`;

@@ -58,11 +58,11 @@ def _train_until(content: Mapping[str, Any], to: str, kill_at: str, resume: bool
 
     flush = os.fsync
 
-    def watched(handle: int) -> None:
+    def watched(handle: Any) -> None:
         count_down("flush")
         flush(handle)
 
-    os.fsync = watched
+    os.fsync = watched  # type: ignore[assignment]
     train(TrainConfig.parse(content, source="test"), to, progress=told, resume=resume)
 
 

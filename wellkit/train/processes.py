@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -138,7 +139,7 @@ class Processes:
 
 @contextmanager
 def processes_of(config: TrainConfig, folder: Path) -> Iterator[Processes]:
-    """Join the other processes, if `torchrun` (or accelerate) started several, and leave them in the end.
+    """Join the other processes, if `torchrun` (or accelerate) started several.
 
     Args:
         folder: trackers that write files do so there.
@@ -182,11 +183,12 @@ def processes_of(config: TrainConfig, folder: Path) -> Iterator[Processes]:
                     "so that some would have nothing to do; use a larger one"
                 )
             yield Processes(accelerator, device)
+            if began_here and distributed.is_initialized():
+                # Not now: processes that parted cannot be sure to meet again for the next training.
+                atexit.register(distributed.destroy_process_group)
         finally:
             for tracker in accelerator.trackers:
                 tracker.finish()
-            if began_here and distributed.is_initialized():
-                distributed.destroy_process_group()
             # accelerate keeps its state for the life of a process and refuses another precision; the next
             # training in this process starts anew.
             AcceleratorState._reset_state(reset_partial_state=True)

@@ -79,7 +79,7 @@ def run_under_torchrun(jobs: Sequence[tuple[TrainConfig, Path]], *, processes: i
         [sys.executable, *command, str(Path(__file__).with_name("torchrun_jobs.py")), str(log)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=120,
         cwd=Path(__file__).resolve().parents[2],
     )
     assert done.returncode == 0, done.stderr

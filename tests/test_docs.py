@@ -65,6 +65,7 @@ def one_cache(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("validate.md", 4),
         ("download.md", 2),
         ("metrics.md", 2),
+        ("train.md", 3),
     ],
 )
 def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: int) -> None:

@@ -80,8 +80,8 @@ def kill_and_resume(config: TrainConfig, run: Path, moments: list[str]) -> int:
 def test_a_killed_run_that_is_resumed_is_the_uninterrupted_one(
     advection: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    # in the first epoch before any state, in the middle of the second, within a checkpoint, within a state
-    assert kill_and_resume(configure(advection), tmp_path / "run", ["train:1", "train:8", "flush:7", "flush:2"]) == 4
+    # before the first state, in the second epoch between two states, within a checkpoint
+    assert kill_and_resume(configure(advection), tmp_path / "run", ["train:1", "train:8", "flush:7"]) == 3
     check_identical(uninterrupted, tmp_path / "run")
 
 
@@ -100,6 +100,7 @@ def test_many_runs_killed_at_random(advection: Path, uninterrupted: Path, tmp_pa
     check_identical(uninterrupted, tmp_path / "run")
 
 
+@pytest.mark.torture
 def test_reading_ahead_changes_nothing_on_resuming(advection: Path, uninterrupted: Path, tmp_path: Path) -> None:
     assert run_apart(configure(advection), tmp_path / "run", kill_at="train:8") == KILLED
     losses_of(configure(advection, workers=1), tmp_path / "run", resume=True)

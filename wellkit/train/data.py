@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +179,9 @@ class Batches:
         self.batch_size = batch_size
         self.device = device
         self.waited = 0.0
+        self._copying: Any | None = None
+        if device.type == "cuda":
+            self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._order = _Order()
         self._loader: DataLoader[Any] = DataLoader(
             dataset,  # type: ignore[arg-type]  # map-style by its methods, not by inheritance
@@ -215,10 +218,21 @@ class Batches:
         batches = iter(self._loader)
         for indices in groups:
             began = time.perf_counter()
-            fields = next(batches)
-            moved = {key: value.to(self.device, non_blocking=True) for key, value in fields.items()}
+            moved = self._moved(next(batches))
             self.waited += time.perf_counter() - began
             yield Batch(indices, moved["input_fields"], moved["output_fields"], moved.get("constant_fields"))
+
+    def _moved(self, fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """On the device. To a GPU beside whatever it is computing, in a stream that the computation then waits for."""
+        if self._copying is None:
+            return {key: value.to(self.device) for key, value in fields.items()}
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._copying):
+            moved = {key: value.to(self.device, non_blocking=True) for key, value in fields.items()}
+        computing.wait_stream(self._copying)
+        for value in moved.values():
+            value.record_stream(computing)  # its memory is taken again only when the computation is done with it
+        return moved
 
     def _cut(self, order: Sequence[int]) -> Iterator[Batch]:
         size = self.batch_size

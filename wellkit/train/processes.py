@@ -159,6 +159,7 @@ def processes_of(config: TrainConfig, folder: Path) -> Iterator[Processes]:
     if config.precision == "tf32" and device.type != "cuda":
         raise ConfigError(f"precision='tf32' needs a CUDA GPU, the device is {device}; use bf16 or float32")
     began_here = not distributed.is_initialized()
+    kept = bool(AcceleratorState._shared_state)
     with _current(device):
         try:
             accelerator = Accelerator(
@@ -189,9 +190,10 @@ def processes_of(config: TrainConfig, folder: Path) -> Iterator[Processes]:
         finally:
             for tracker in accelerator.trackers:
                 tracker.finish()
-            # accelerate keeps its state for the life of a process and refuses another precision; the next
-            # training in this process starts anew.
-            AcceleratorState._reset_state(reset_partial_state=True)
+            # accelerate keeps its state for the life of a process and refuses another precision: the next
+            # training in this process starts anew, unless the state is that of a program around it.
+            if not kept:
+                AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _check_trackers(trackers: Sequence[str]) -> None:

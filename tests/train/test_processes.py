@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import distributed
 
 from tests.train.advection import NAME
-from tests.train.training import losses_of, run_under_torchrun, scores_in_log, weights
+from tests.train.training import Job, check_identical, losses_of, outcomes, run_under_torchrun, scores_in_log, weights
 from wellkit.errors import ConfigError
 from wellkit.schemas.training import TrainConfig
 from wellkit.train import train
@@ -45,10 +44,10 @@ def test_two_processes_train_the_model_that_one_would(advection: Path, tmp_path:
         "all fsdp": everything.model_copy(update={"strategy": "fsdp"}),
     }
     log = tmp_path / "log"
-    pairs = [(config, tmp_path / name) for name, config in jobs.items()]
+    listed = [Job(config, tmp_path / name) for name, config in jobs.items()]
     # The first of these folders is taken by then: what fails in process 0 fails in both, and is told by the first.
-    refusals = [(plain, tmp_path / "ddp"), (configure(advection, batch_size=1), tmp_path / "small")]
-    *done, taken, too_small = run_under_torchrun([*pairs, *refusals], processes=2, log=log)
+    refusals = [Job(plain, tmp_path / "ddp"), Job(configure(advection, batch_size=1), tmp_path / "small")]
+    *done, taken, too_small = run_under_torchrun([*listed, *refusals], processes=2, log=log)
 
     for (name, config), outcome in zip(jobs.items(), done, strict=True):
         alone, report = losses_of(config, tmp_path / f"alone {name}")
@@ -65,7 +64,7 @@ def test_two_processes_train_the_model_that_one_would(advection: Path, tmp_path:
             torch.testing.assert_close(trained[key], tensor, atol=1e-4, rtol=1e-3)
 
     assert len(done[0]["losses"]) == 24
-    second = [json.loads(line) for line in log.with_name("log.1").read_text().splitlines()]
+    second = outcomes(log, 1)
     assert [outcome["losses"] for outcome in second[:4]] == [[]] * 4  # process 0 alone tells progress
     assert "holds a run already" in taken["error"]
     assert second[4] == {"error": taken["error"], "told_elsewhere": True}
@@ -77,6 +76,22 @@ def test_two_processes_train_the_model_that_one_would(advection: Path, tmp_path:
     lines, others = scores_in_log(tmp_path / "all fsdp"), scores_in_log(tmp_path / "alone all fsdp")
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert lines[2]["valid_vrmse"] == pytest.approx(others[2]["valid_vrmse"], abs=1e-5)
+
+
+@pytest.mark.torture
+def test_two_processes_that_are_resumed_are_those_that_never_stopped(advection: Path, tmp_path: Path) -> None:
+    arguments = {"hidden_dim": 48, "num_heads": 2, "processor_blocks": 2, "drop_path": 0.3}
+    keys: dict[str, Any] = {"epochs": 3, "accumulate": 2, "ema_decay": 0.9, "clip_norm": 1.0, "checkpoint_every": 2}
+    jobs = []
+    for strategy in ("ddp", "fsdp"):
+        config = configure(advection, model="avit", model_arguments=arguments, strategy=strategy, **keys)
+        jobs.append(Job(config, tmp_path / strategy, copied=(2, 4)))
+        jobs.append(Job(config, tmp_path / f"{strategy}-copy", resume=True))
+    done = run_under_torchrun(jobs, processes=2, log=tmp_path / "log")
+    for whole, rest, job in zip(done[::2], done[1::2], jobs[::2], strict=True):
+        assert 0 < len(rest["losses"]) < len(whole["losses"]) == 18
+        assert whole["losses"][-len(rest["losses"]) :] == rest["losses"]
+        check_identical(job.to, job.to.with_name(f"{job.to.name}-copy"))
 
 
 def test_a_training_leaves_torch_as_it_was(advection: Path, tmp_path: Path) -> None:

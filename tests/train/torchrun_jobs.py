@@ -10,22 +10,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.train.training import outcome_of
-from wellkit.schemas.training import TrainConfig
+from tests.train.training import Job
 from wellkit.settings import process_number
 
 
 def main(log: Path) -> None:
-    """Do the jobs; process 0 writes a line for each."""
+    """Do the jobs; each process writes a line for each."""
     torch.set_num_threads(1)
-    for content, to in json.loads(log.with_suffix(".jobs").read_text()):
-        outcome = outcome_of(TrainConfig.parse(content, source="test"), Path(to))
-        mine = log.with_name(f"{log.name}.{process_number()}")
-        with mine.open("a") as file:
+    for content in json.loads(log.with_suffix(".jobs").read_text()):
+        outcome = Job.read(content).outcome()
+        with log.with_name(f"{log.name}.{process_number()}").open("a") as file:
             file.write(json.dumps(outcome) + "\n")
-        if process_number() == 0:
-            with log.open("a") as file:
-                file.write(json.dumps(outcome) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wellkit.errors import WellkitError
-from wellkit.schemas.training import TrainConfig
+from wellkit.schemas.training import TrainConfig, TrainReport
 from wellkit.train import Progress, train
 
 # A server that has imported everything and computed nothing: a process forked from it starts at once.
@@ -66,45 +68,79 @@ def _train_until(content: Mapping[str, Any], to: str, kill_at: str, resume: bool
     train(TrainConfig.parse(content, source="test"), to, progress=told, resume=resume)
 
 
-def run_under_torchrun(jobs: Sequence[tuple[TrainConfig, Path]], *, processes: int, log: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Job:
+    """A training under torchrun.
+
+    Attributes:
+        config, to: as `train` takes them.
+        resume: go on with what is there.
+        copied: the folder is copied to `<to>-copy` after so many batches of this epoch: what a run that is killed
+            then would leave. None for never.
+    """
+
+    config: TrainConfig
+    to: Path
+    resume: bool = False
+    copied: tuple[int, int] | None = None
+
+    def written(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"config": self.config.to_mapping(), "to": str(self.to), "resume": self.resume, "copied": self.copied}
+
+    @classmethod
+    def read(cls, content: dict[str, Any]) -> Job:
+        """From what `written` gave."""
+        copied = tuple(content["copied"]) if content["copied"] else None
+        return cls(TrainConfig.parse(content["config"], source="test"), Path(content["to"]), content["resume"], copied)
+
+    def outcome(self) -> dict[str, Any]:
+        """Do it: `losses` of every step and the `report`, or a known failure as `error`."""
+        try:
+            losses, report = losses_of(self.config, self.to, resume=self.resume, copied=self.copied)
+        except WellkitError as error:
+            return {"error": str(error), "told_elsewhere": error.told_elsewhere}
+        return {"losses": losses, "report": report.to_mapping()}
+
+
+def run_under_torchrun(jobs: Sequence[Job], *, processes: int, log: Path) -> list[dict[str, Any]]:
     """Train one job after the other in `processes` processes that torchrun starts.
 
     Returns:
-        What process 0 saw of each job: `losses` (of every step), `report`, or `error`; and `errors`, of all processes.
+        Process 0's outcome of each job; those of process n are the lines of `<log>.<n>`.
     """
-    listed = [[config.to_mapping(), str(to)] for config, to in jobs]
-    (log.with_suffix(".jobs")).write_text(json.dumps(listed))
+    log.with_suffix(".jobs").write_text(json.dumps([job.written() for job in jobs]))
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     done = subprocess.run(
         [sys.executable, *command, str(Path(__file__).with_name("torchrun_jobs.py")), str(log)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
         cwd=Path(__file__).resolve().parents[2],
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    return outcomes(log, 0)
 
 
-def losses_of(config: TrainConfig, to: Path, **options: Any) -> tuple[list[float], Any]:
-    """Train here: the loss of every step, and the report."""
+def outcomes(log: Path, process: int) -> list[dict[str, Any]]:
+    """What a process of `run_under_torchrun` wrote down."""
+    return [json.loads(line) for line in log.with_name(f"{log.name}.{process}").read_text().splitlines()]
+
+
+def losses_of(
+    config: TrainConfig, to: Path, *, resume: bool = False, copied: tuple[int, int] | None = None
+) -> tuple[list[float], TrainReport]:
+    """Train here: the loss of every step, and the report. `copied` as in `Job`."""
     losses: list[float] = []
 
     def told(progress: Progress) -> None:
         if progress.phase == "train" and progress.loss is not None:
             losses.append(progress.loss)
+            if (progress.epoch, progress.done) == copied:
+                shutil.copytree(to, to.with_name(f"{to.name}-copy"))
 
-    report = train(config, to, progress=told, **options)
+    report = train(config, to, progress=told, resume=resume)
     return losses, report
-
-
-def outcome_of(config: TrainConfig, to: Path) -> dict[str, Any]:
-    """As `losses_of`, a known failure as `error`."""
-    try:
-        losses, report = losses_of(config, to)
-    except WellkitError as error:
-        return {"error": str(error), "told_elsewhere": error.told_elsewhere}
-    return {"losses": losses, "report": report.to_mapping()}
 
 
 def scores_in_log(run: Path) -> list[dict[str, Any]]:

@@ -225,6 +225,18 @@ def test_a_damaged_state_is_noticed(advection: Path, tmp_path: Path) -> None:
         train(config, run, resume=True)
 
 
+def test_a_state_that_is_gone_is_told_and_a_run_before_its_first_is_begun_anew(advection: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    whole = train(small(advection), run)
+    (run / "resume.safetensors").unlink()
+    with pytest.raises(TrainingError, match=r"the state to resume from \(resume\.safetensors\) is gone"):
+        train(small(advection), run, resume=True)
+    for name in ("best", "last"):
+        shutil.rmtree(run / name)
+    assert train(small(advection), run, resume=True).last_valid_vrmse == whole.last_valid_vrmse
+    assert len(scores_in_log(run)) == 1
+
+
 def test_a_half_written_log_line_is_dropped(advection: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(small(advection), run)

@@ -66,6 +66,8 @@ class Processes:
             return model
         # Buffers are left alone: broadcasting them between the steps of a rollout would change what its
         # backward pass needs. accelerate's own wrapper would round outputs of validation, too.
+        # An operator that skips its blocks leaves their weights without gradients.
+        unused = bool(getattr(getattr(model, "model", None), "skip_blocks", False))
         wrapper = nn.parallel.DistributedDataParallel
         # The name of that choice since torch 2.13.
         new_name = "forward_sync_buffers" in inspect.signature(wrapper).parameters
@@ -74,7 +76,7 @@ class Processes:
             model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             **alone,
-            find_unused_parameters=bool(getattr(getattr(model, "model", None), "skip_blocks", False)),
+            find_unused_parameters=unused,
         )
 
     def sum(self, values: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class TrainConfig(Document):
     dataset: str = Field(min_length=1, description="name of the dataset")
     data: Annotated[str | None, BeforeValidator(_path_as_text)] = Field(
         default=None,
-        description="folder that holds <dataset>/data/...; left out: what was downloaded, else the Hub",
+        description="folder that holds NAME/data/...; left out: what was downloaded, else the Hub",
     )
     model: str = Field(default="fno", description="fno, tfno, unet_classic, unet_convnext or avit")
     model_arguments: dict[str, ModelArgument] = Field(

@@ -68,6 +68,7 @@ def one_cache(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("predictions.md", 5),
         ("published-scores.md", 1),
         ("leaderboard.md", 2),
+        ("train.md", 3),
     ],
 )
 def test_every_block_of_a_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, blocks: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,18 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
         load_config(write(tmp_path, 'schema = "wellkit/train-config/99"\ndataset = "a"\n'))
     with pytest.raises(ConfigError, match="key 'dataset' is missing"):
         load_config(write(tmp_path, SCHEMA))
+
+
+def test_the_guide_lists_every_key_with_its_default() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "train.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| (.*) \|$", page, re.MULTILINE)
+    listed = {key: (default, meaning) for key, default, meaning in rows if key in TrainConfig.model_fields}
+    assert list(listed) == [key for key in TrainConfig.model_fields if key != "schema_"]
+    config = TrainConfig.create("a").to_mapping()
+    for key, (default, meaning) in listed.items():
+        assert meaning == TrainConfig.model_fields[key].description
+        if key == "dataset":
+            continue
+        value = config.get(key)
+        written = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+        assert default.split(" ")[0] == (f"`{written}`" if written else ""), key

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from tests.train.advection import NAME, make_advection
@@ -28,7 +29,7 @@ from wellkit.errors import (
 )
 from wellkit.schemas.training import TrainConfig
 from wellkit.train import Progress, train
-from wellkit.train.checkpoint import load_record
+from wellkit.train.checkpoint import load_model, load_record, save_checkpoint
 from wellkit.train.loop import learning_rate
 
 SMALL: dict[str, dict[str, int]] = {
@@ -217,3 +218,49 @@ def test_a_run_is_not_overwritten_unasked(advection: Path, tmp_path: Path) -> No
     train(configure(advection, seed=1), run, overwrite=True)
     assert load_record(run / "best").seed == 1
     assert len((run / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_perfect_network_of_changes_scores_zero(tmp_path: Path) -> None:
+    # Fields that grow by the same at every point and step: the mean change is the change, and its network answers 0.
+    base = make_advection(tmp_path / "data", trajectories=(2, 1, 1))
+    for split in ("train", "valid", "test"):
+        with h5py.File(base / NAME / "data" / split / f"{NAME}_0.hdf5", "r+") as file:
+            tracer, velocity = file["t0_fields/tracer"], file["t1_fields/velocity"]
+            steps = np.arange(tracer.shape[1])[None, :, None, None]
+            tracer[...] = tracer[:, :1] + 3.0 * steps
+            velocity[...] = velocity[:, :1] + np.array([0.5, -2.0]) * steps[..., None]
+    statistics = yaml.safe_load((base / NAME / "stats.yaml").read_text())
+    statistics["mean_delta"] = {"tracer": 3.0, "velocity": [0.5, -2.0]}
+    statistics["std_delta"] = {"tracer": 0.25, "velocity": [0.5, 0.125]}
+    (base / NAME / "stats.yaml").write_text(yaml.safe_dump(statistics))
+
+    train(configure(base, targets="delta"), tmp_path / "run")
+    model, record = load_model(tmp_path / "run" / "last", torch.device("cpu"))
+    assert record.targets == "delta"
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    save_checkpoint(tmp_path / "perfect", model, record)
+    scored = evaluate(tmp_path / "perfect", split="test", device="cpu")
+    assert scored.one_step.mean < 1e-5
+    # The same weights taken for those of a network of states: the mean everywhere.
+    assert record.statistics is not None
+    states = record.model_copy(update={"statistics": record.statistics.model_copy(update={"targets": "state"})})
+    save_checkpoint(tmp_path / "states", model, states)
+    assert evaluate(tmp_path / "states", split="test", device="cpu").one_step.mean > 1.0
+
+
+def test_older_checkpoints_are_read(advection: Path, tmp_path: Path) -> None:
+    train(configure(advection), tmp_path / "run")
+    path = tmp_path / "run" / "last" / "checkpoint.json"
+    content = json.loads(path.read_text())
+    for key in ("targets", "samples_seen", "stall_share", "processes"):
+        del content[key]
+    for key in ("accumulate", "pushforward", "targets", "clip_norm", "ema_decay", "precision", "deterministic"):
+        del content["config"][key]
+    for key in ("compile", "strategy", "checkpoint_every", "trackers"):
+        del content["config"][key]
+    del content["statistics"]["targets"]
+    path.write_text(json.dumps(content))
+    record = load_record(tmp_path / "run" / "last")
+    assert (record.targets, record.samples_seen, record.energy_joules, record.processes) == ("state", 0, None, 1)

@@ -95,6 +95,8 @@ def _train(
         standing = Standing(data=splits.fingerprint)
         if processes.number_of_first(float(bool(stands))):
             standing = load_state(run, learner, processes, splits.fingerprint)
+        else:
+            save_state(run, learner, standing, processes)
         clock = Clock(
             config, splits.steps_per_epoch, standing, processes, EnergyMeter(device, processors=processes.is_first)
         )

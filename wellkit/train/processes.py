@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -65,6 +66,8 @@ class Processes:
             return model
         # Buffers are left alone: broadcasting them between the steps of a rollout would change what its
         # backward pass needs. accelerate's own wrapper would round outputs of validation, too.
+        # An operator that skips its blocks leaves their weights without gradients.
+        unused = bool(getattr(getattr(model, "model", None), "skip_blocks", False))
         wrapper = nn.parallel.DistributedDataParallel
         # The name of that choice since torch 2.13.
         new_name = "forward_sync_buffers" in inspect.signature(wrapper).parameters
@@ -73,7 +76,7 @@ class Processes:
             model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             **alone,
-            find_unused_parameters=bool(getattr(getattr(model, "model", None), "skip_blocks", False)),
+            find_unused_parameters=unused,
         )
 
     def sum(self, values: Tensor) -> Tensor:
@@ -138,7 +141,7 @@ class Processes:
 
 @contextmanager
 def processes_of(config: TrainConfig, folder: Path) -> Iterator[Processes]:
-    """Join the other processes, if `torchrun` (or accelerate) started several, and leave them in the end.
+    """Join the other processes, if `torchrun` (or accelerate) started several.
 
     Args:
         folder: trackers that write files do so there.
@@ -158,6 +161,7 @@ def processes_of(config: TrainConfig, folder: Path) -> Iterator[Processes]:
     if config.precision == "tf32" and device.type != "cuda":
         raise ConfigError(f"precision='tf32' needs a CUDA GPU, the device is {device}; use bf16 or float32")
     began_here = not distributed.is_initialized()
+    kept = bool(AcceleratorState._shared_state)
     with _current(device):
         try:
             accelerator = Accelerator(
@@ -182,14 +186,16 @@ def processes_of(config: TrainConfig, folder: Path) -> Iterator[Processes]:
                     "so that some would have nothing to do; use a larger one"
                 )
             yield Processes(accelerator, device)
+            if began_here and distributed.is_initialized():
+                # Not now: processes that parted cannot be sure to meet again for the next training.
+                atexit.register(distributed.destroy_process_group)
         finally:
             for tracker in accelerator.trackers:
                 tracker.finish()
-            if began_here and distributed.is_initialized():
-                distributed.destroy_process_group()
-            # accelerate keeps its state for the life of a process and refuses another precision; the next
-            # training in this process starts anew.
-            AcceleratorState._reset_state(reset_partial_state=True)
+            # accelerate keeps its state for the life of a process and refuses another precision: the next
+            # training in this process starts anew, unless the state is that of a program around it.
+            if not kept:
+                AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _check_trackers(trackers: Sequence[str]) -> None:

@@ -96,18 +96,25 @@ class RunFolder:
         """Make it for a new run, or take up the run that is there.
 
         Returns:
-            Whether there is a state to go on from. A run that was stopped before its first is begun anew.
+            Whether there is a state to go on from. A run that was stopped before its first, which is written before
+            the first step, is begun anew.
 
         Raises:
             ConfigError: the run to resume was configured otherwise; names the key.
-            TrainingError: it holds a run that is not to be resumed, or other files.
+            TrainingError: it holds a run that is not to be resumed, or whose state is gone, or other files.
             DocumentError: the configuration of the run to resume is damaged or of another version.
             StorageError: it cannot be written.
         """
         if resume and (self.path / CONFIG).exists():
             _check_same(read_config(self.path), config, self.path)
+            there = (self.path / STATE).exists()
+            if not there and any((self.path / name).exists() for name in ("best", "last")):
+                raise TrainingError(
+                    f"{self.path}: the state to resume from ({STATE}) is gone; "
+                    "train in another folder, or start this run again with --overwrite"
+                )
             self.write_json(CONFIG, config.to_mapping())
-            return (self.path / STATE).exists()
+            return there
         self._begin(config, overwrite)
         return False
 

@@ -266,8 +266,8 @@ class Learner:
         self.average.update()
         processes.sum(told)
         # A step that the scaler leaves out is no divergence: it has lowered the scale and goes on.
-        kept = norm if norm is not None and scaler is None else told.new_tensor(-1.0)
-        return PendingOutcome(torch.cat([told, kept.reshape(1)])), taken
+        kept = norm.reshape(1) if norm is not None and scaler is None else told.new_full((1,), -1.0)
+        return PendingOutcome(torch.cat([told, kept])), taken
 
     def _clip(self) -> Tensor:
         if self._processes.scaler is not None:

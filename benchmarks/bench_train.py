@@ -1,6 +1,6 @@
 """Steps of wellkit's training against the same model in a bare loop on tensors that are already on the device.
 
-    python benchmarks/bench_train.py [--device cuda --resolution 128x384 --batch-size 16 --workers 4 --full] [--json FILE]
+    python benchmarks/bench_train.py [--device cuda --resolution 128x384 --batch-size 16 --workers 4 --full] [--json F]
 
 Both do the same work a step: model, mean squared error, gradient, AdamW. wellkit's also reads its windows from local
 shards, normalizes them, looks at every number and keeps the accounts. They take turns, an epoch's steps each, in one

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,13 @@ import pytest
 import torch
 
 from tests.train.advection import NAME
-from tests.train.training import losses_of, weights
+from tests.train.training import check_identical, losses_of, weights
 from wellkit.errors import ConfigError
 from wellkit.schemas.training import TrainConfig
 from wellkit.train import train
 from wellkit.train.checkpoint import load_record
 from wellkit.train.energy import EnergyMeter
+from wellkit.train.processes import Processes, processes_of
 
 CPU = torch.device("cpu")
 FNO = {"modes1": 4, "modes2": 4, "hidden_channels": 4, "lifting_channels": 8, "projection_channels": 8}
@@ -48,6 +51,35 @@ def test_a_tracker_that_is_not_installed_is_named(
         with pytest.raises(ConfigError, match=f"{tracker} is not installed; run: pip install {tracker}"):
             train(configure(advection, trackers=[tracker]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_steps_that_a_loss_scale_leaves_out_are_no_divergence(
+    advection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The scaler of fp16 itself, on the processor and in float32, from a scale at which gradients overflow at first.
+    scales = []
+
+    @contextmanager
+    def scaled(config: TrainConfig, folder: Path) -> Iterator[Processes]:
+        with processes_of(config, folder) as processes:
+            processes.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=3)
+            yield processes
+            scales.append(processes.scaler.get_scale())
+
+    plain, _ = losses_of(
+        configure(advection, epochs=3, clip_norm=1.0, normalization="none", learning_rate=0.03), tmp_path / "plain"
+    )
+    monkeypatch.setattr("wellkit.train.loop.processes_of", scaled)
+    config = configure(advection, epochs=3, clip_norm=1.0, normalization="none", learning_rate=0.03, checkpoint_every=2)
+    losses, report = losses_of(config, tmp_path / "run", copied=(2, 4))
+    assert report.steps == len(losses) == 15
+    assert losses[0] == plain[0]
+    assert losses[1] != plain[1]  # the first step was left out
+    assert losses[-1] < 0.9 * losses[0]
+    # and a run that is resumed goes on with the scale there was
+    losses_of(config, tmp_path / "run-copy", resume=True)
+    check_identical(tmp_path / "run", tmp_path / "run-copy")
+    assert scales[0] == scales[1] < 2.0**127
 
 
 def zone(powercap: Path, name: str, energy: int, largest: int = 1_000_000_000) -> Path:

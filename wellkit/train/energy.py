@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -46,8 +46,9 @@ class EnergyMeter:
             self._last[place] = now
         if self._gpu is not None and self._last_gpu is not None:
             current = self._gpu()
-            self._joules += current - self._last_gpu
-            self._last_gpu = current
+            if current is not None:
+                self._joules += current - self._last_gpu
+                self._last_gpu = current
         return self._joules if self._packages or self._gpu is not None else None
 
 
@@ -58,7 +59,7 @@ def _number(file: Path) -> int | None:
         return None
 
 
-def _gpu_counter(device: torch.device) -> Any | None:
+def _gpu_counter(device: torch.device) -> Callable[[], float | None] | None:
     """A function that gives the joules a GPU has used since its driver was loaded; None where nothing tells."""
     if device.type != "cuda":
         return None
@@ -71,7 +72,13 @@ def _gpu_counter(device: torch.device) -> Any | None:
         # By its own name: CUDA may number fewer GPUs than there are.
         uuid = torch.cuda.get_device_properties(device).uuid
         handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except (nvml.NVMLError, AttributeError):
         return None
-    return lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+
+    def joules() -> float | None:
+        try:
+            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+        except nvml.NVMLError:
+            return None
+
+    return joules if joules() is not None else None

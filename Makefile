@@ -27,10 +27,10 @@ quickstart: $(VENV)/.train
 	@$(BIN)/wellkit quickstart --to $(QUICKSTART_DIR)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -m "not torture"
+	@$(BIN)/python -m pytest -m "not torture" -n auto --maxprocesses 4 --dist loadfile
 
 torture: $(VENV)/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.benchmark.results import make_result
 from tests.benchmark.test_leaderboard import recomputed, write_board
-from tests.cli.test_train_commands import Command
+from tests.cli.commands import Command
 from tests.train.advection import NAME, make_advection
 from wellkit.benchmark.results import save_result
 from wellkit.benchmark.standings import standings
@@ -27,11 +27,6 @@ ORIGINAL: dict[str, Any] = {
     "resolution": (128, 384),
     "fields": ("density", "pressure", "velocity_x", "velocity_y"),
 }
-
-
-@pytest.fixture
-def wellkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
 
 
 @pytest.fixture

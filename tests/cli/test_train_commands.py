@@ -6,69 +6,15 @@ import json
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
-from tests.train.advection import NAME, make_advection
-from wellkit.cli.app import main
+from tests.cli.commands import Command
+from tests.train.advection import NAME
 
 _SMALL = ("--set", "model_arguments.hidden_channels=6", "--set", "model_arguments.lifting_channels=8")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left: exit status and both streams."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-class Command:
-    """Runs `wellkit` in this process: importing torch anew for every command would take most of the time."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
-    def __call__(self, *arguments: object) -> Done:
-        self._monkeypatch.setattr(sys, "argv", ["wellkit", *map(str, arguments)])
-        self._capsys.readouterr()
-        status: Any = 0
-        try:
-            main()
-        except SystemExit as exit:
-            status = exit.code or 0
-        out, err = self._capsys.readouterr()
-        return Done(status, out, err)
-
-    def told(self, *arguments: object) -> Any:
-        """What the command prints as JSON."""
-        done = self(*arguments, "--format", "json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def refused(self, *arguments: object) -> str:
-        """The one line of a known failure."""
-        done = self(*arguments)
-        assert (done.returncode, done.stdout) == (1, ""), done.stderr
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 1
-        return done.stderr
-
-
-@pytest.fixture
-def wellkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_advection(tmp_path_factory.mktemp("advection"), trajectories=(2, 1, 2))
 
 
 def test_from_training_to_the_board(base: Path, tmp_path: Path, wellkit: Command) -> None:

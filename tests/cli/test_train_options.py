@@ -6,22 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.cli.test_train_commands import Command
-from tests.train.advection import NAME, make_advection
+from tests.cli.commands import Command
+from tests.train.advection import NAME
 
 _SMALL = ("--set", "model_arguments.hidden_channels=6", "--set", "model_arguments.lifting_channels=8")
-
-
-@pytest.fixture
-def wellkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_advection(tmp_path_factory.mktemp("advection"), trajectories=(2, 1, 2))
 
 
 def test_a_run_is_resumed_by_its_folder(base: Path, tmp_path: Path, wellkit: Command) -> None:

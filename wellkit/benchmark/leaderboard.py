@@ -6,12 +6,10 @@ predictions and the data, its scores are computed again. Only then an entry is `
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +17,7 @@ from typing import Any
 
 from wellkit.benchmark.checking import check_result
 from wellkit.errors import DataNotFoundError, DocumentError, DocumentVersionError, ScoreError
-from wellkit.fetch.disk import telling, write_atomically
+from wellkit.fetch.disk import locked_folder, write_atomically
 from wellkit.schemas.board import BoardEntry, Verification
 from wellkit.schemas.result import Result
 
@@ -79,7 +77,7 @@ def add(
         )
     entries = [_enter(result, source, predictions=predictions, data=data) for result, source in loaded]
     path = Path(board)
-    with _writing(path):
+    with locked_folder(path.absolute().parent, told_as=path):
         held = {entry.result.id: entry for entry in (read(path) if path.exists() else ())}
         new: list[str] = []
         replaced: list[str] = []
@@ -308,25 +306,6 @@ def _check_same_data(entry: BoardEntry, held: Iterable[BoardEntry], source: str)
     different = _difference(claimed, found, "trajectories")
     if different is not None:
         raise ScoreError(f"{source}: {different} (for {known.model.name}, on the same data); the result is refused")
-
-
-@contextmanager
-def _writing(board: Path) -> Iterator[None]:
-    """Hold a board while it is read, changed and written. The lock is its folder's: the file itself is replaced.
-
-    Raises:
-        StorageError: the folder cannot be made.
-    """
-    folder = board.absolute().parent
-    with telling(board):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _now() -> str:

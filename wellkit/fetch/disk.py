@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wellkit.errors import StorageError
@@ -79,6 +80,29 @@ def hash_file(path: Path, file: RemoteFile) -> FileHash:
         StorageError: it cannot be read.
     """
     return digest_file(path, file).found
+
+
+@contextmanager
+def locked_folder(folder: Path, *, told_as: Path) -> Iterator[None]:
+    """Hold a folder, made where it is missing, while something in it is read, changed and written.
+
+    The lock is the folder's: files in it may be replaced meanwhile. Other processes that ask for it wait.
+
+    Args:
+        told_as: what a refusal names.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+    with telling(told_as):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

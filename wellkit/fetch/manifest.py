@@ -6,7 +6,6 @@ time of modification are those that the manifest holds; any other is hashed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from wellkit import __version__
 from wellkit.errors import DocumentError, DocumentVersionError, StorageError, WellkitWarning
-from wellkit.fetch.disk import FOLDER, Digests, telling, write_atomically
+from wellkit.fetch.disk import FOLDER, Digests, locked_folder, telling, write_atomically
 from wellkit.fetch.plan import STATISTICS_FILE, FileHash, HashKind, LocalFile, RemoteFile
 from wellkit.schemas.manifest import Manifest, ManifestFile
 
@@ -69,16 +68,8 @@ def changing(directory: Path) -> Iterator[None]:
     Raises:
         StorageError: the folder cannot be written.
     """
-    own = directory / FOLDER
-    with telling(directory):
-        own.mkdir(parents=True, exist_ok=True)
-        handle = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked_folder(directory / FOLDER, told_as=directory):
         yield
-    finally:
-        os.close(handle)
 
 
 def new_manifest(directory: Path, *, repository: str | None, source: str) -> Manifest:

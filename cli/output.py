@@ -52,11 +52,12 @@ def _json_safe(content: Any) -> Any:
 
 
 def make_table(title: str, columns: Sequence[tuple[str, str]]) -> Table:
-    """A table with `columns` as (header, "left" | "right")."""
+    """A table with `columns` as (header, "left" | "right"); the title is shown as it is (no markup)."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for header, justify in columns:
         table.add_column(header, justify="right" if justify == "right" else "left", overflow="fold")
     return table

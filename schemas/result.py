@@ -13,13 +13,16 @@ from wellkit.schemas.document import Document, Model
 from wellkit.schemas.protocol import Protocol
 from wellkit.schemas.training import DatasetIdentity, ModelArgument, Score
 
+LONGEST_NAME = 200  # characters of a model's name: what a table can show
 ModelKind = Literal["network", "baseline", "callable", "predictions"]
 
 
 class ScoredModel(Model):
     """What was scored."""
 
-    name: str = Field(min_length=1, max_length=200, description="fno, unet_convnext, persistence, or a name of its own")
+    name: str = Field(
+        min_length=1, max_length=LONGEST_NAME, description="fno, unet_convnext, persistence, or a name of its own"
+    )
     kind: ModelKind
     arguments: dict[str, ModelArgument] = Field(default_factory=dict)
     parameters: int = 0

@@ -126,7 +126,7 @@ def _print_table(title: str, items: list[CachedItem]) -> None:
     from rich.markup import escape
 
     columns = [("name", "left"), ("commit", "left"), ("where", "left"), ("files", "right"), ("on disk", "right")]
-    table = make_table(escape(title), [*columns, ("present", "right"), ("last used", "left")])
+    table = make_table(title, [*columns, ("present", "right"), ("last used", "left")])
     for item in items:
         used = "now" if item.is_used else f"{datetime.fromtimestamp(item.used):%Y-%m-%d %H:%M}"
         share = f"{item.present / item.size:.1%}" if item.size else "-"

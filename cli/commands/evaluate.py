@@ -109,6 +109,8 @@ class EvaluationBars:
 
 def result_table(result: Any) -> Any:
     """VRMSE by component: one step, whole rollout, and the rollout at some steps."""
+    from rich.markup import escape
+
     one_step, rollout = result.one_step, result.rollout
     steps = sorted({1, len(rollout.per_step) // 2 or 1, len(rollout.per_step)})
     table = make_table(
@@ -122,7 +124,9 @@ def result_table(result: Any) -> Any:
     for name in rollout.per_field_and_step:
         curve = rollout.per_field_and_step[name]
         per_field = [one_step.per_field, one_step.per_field_median, one_step.per_field_pooled, rollout.per_field]
-        table.add_row(name, *(_number(kind.get(name)) for kind in per_field), *(_number(curve[s - 1]) for s in steps))
+        table.add_row(
+            escape(name), *(_number(kind.get(name)) for kind in per_field), *(_number(curve[s - 1]) for s in steps)
+        )
     table.add_section()
     means = [one_step.mean, one_step.median, one_step.pooled, rollout.mean, *(rollout.per_step[s - 1] for s in steps)]
     table.add_row("all", *map(_number, means))

@@ -82,7 +82,7 @@ def _print_report(report: ValidationReport) -> None:
     from rich.markup import escape
 
     columns = [("severity", "left"), ("code", "left"), ("where", "left"), ("what", "left")]
-    table = make_table(escape(f"{report.location} ({report.dataset or 'unknown dataset'})"), columns)
+    table = make_table(f"{report.location} ({report.dataset or 'unknown dataset'})", columns)
     advice: dict[str, str] = {}
     rows, left = Counter[str](), Counter[str](report.unlisted)
     for found in report.findings:

@@ -93,7 +93,7 @@ def _numbers(content: Any, name: str) -> Iterable[tuple[str, float]]:
         for number, value in enumerate(content):
             yield from _numbers(value, f"{name}.{number}")
     elif isinstance(content, float | int) and not isinstance(content, bool):
-        yield name, float(content)
+        yield name, content
 
 
 def _check_model(check: Check, result: Result) -> None:
@@ -126,6 +126,12 @@ def _check_identity(check: Check, result: Result) -> None:
         check.refuse(
             f"dataset has {len(data.files)} files, numbers of trajectories for {len(data.trajectories)} and of frames "
             f"for {len(data.steps)}"
+        )
+    # Before they are listed one by one: a count may be any number.
+    if min(data.trajectories) < 1 or sum(data.trajectories) != len(trajectories):
+        check.refuse(
+            f"{len(trajectories)} trajectories are told of, dataset names {shown(sum(data.trajectories))}: their count "
+            "does not fit"
         )
     listed = [
         (file, number, steps)

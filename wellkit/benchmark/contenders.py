@@ -19,7 +19,7 @@ from wellkit.benchmark.forecasts import Computed, Forecasts, Stored
 from wellkit.benchmark.predictions import Predictions, open_predictions
 from wellkit.datasets.well import WellDataset
 from wellkit.errors import ArgumentError, DataNotFoundError, ScoreError, TrainingError, did_you_mean
-from wellkit.schemas.result import ScoredModel
+from wellkit.schemas.result import LONGEST_NAME, ScoredModel
 from wellkit.schemas.training import CheckpointRecord
 from wellkit.train.checkpoint import RECORD, find_checkpoint, load_model
 from wellkit.train.data import components, nan_allowed, open_split, statistics_used
@@ -129,9 +129,9 @@ def prepare(
     if _is_predictions(Path(text)):
         return _predictions(open_predictions(text), place, device)
     function = _FUNCTION.fullmatch(text)
-    if function and not Path(text).exists():
+    if function and not os.path.exists(text):
         return _function(_imported(text, function), name or text, place, device)
-    if not Path(text).exists() and isinstance(model, str):
+    if not os.path.exists(text) and isinstance(model, str):
         if "/" not in text:
             raise TrainingError(
                 f"{text}: neither a baseline ({', '.join(BASELINES)}), nor predictions, nor module:function, nor the "
@@ -147,7 +147,7 @@ def prepare(
 
 def _is_predictions(path: Path) -> bool:
     return path.suffix == ".zarr" or any(
-        (path / name).is_file() for name in ("predictions.json", "zarr.json", ".zgroup")
+        os.path.isfile(path / name) for name in ("predictions.json", "zarr.json", ".zgroup")
     )
 
 
@@ -254,7 +254,8 @@ class _Wrapped:
         self._function, self._name = function, name
 
     def predict(self, window: Tensor, constants: Tensor | None) -> Tensor:
-        state = self._function(window, constants)
+        # Copies in and out: a function may work in place, and may answer from one buffer again and again.
+        state = self._function(window.clone(), None if constants is None else constants.clone())
         wanted = (len(window), *window.shape[2:])
         if not isinstance(state, Tensor | np.ndarray) or tuple(state.shape) != wanted:
             found = f"shape {tuple(state.shape)}" if hasattr(state, "shape") else type(state).__name__
@@ -262,7 +263,17 @@ class _Wrapped:
                 f"{self._name} returned {found}; expected a tensor or array of shape {wanted}: the next state of every "
                 "window, (B, space..., channel)"
             )
-        return torch.as_tensor(state).to(window)
+        if isinstance(state, np.ndarray):
+            if isinstance(state, np.ma.MaskedArray) or state.dtype.kind not in "fiub":
+                raise self._unusable(f"{type(state).__name__} of {state.dtype}")
+            with np.errstate(over="ignore"):  # too large for float32: infinite, and scored as such
+                state = torch.from_numpy(np.array(state, np.float32, order="C"))
+        elif state.is_complex() or state.layout != torch.strided:
+            raise self._unusable(f"tensor of {state.dtype}, {state.layout}")
+        return state.to(window, copy=True)
+
+    def _unusable(self, found: str) -> ScoreError:
+        return ScoreError(f"{self._name} returned a {found}; expected a dense tensor or array of real numbers")
 
 
 def _imported(text: str, match: re.Match[str]) -> Function:
@@ -280,12 +291,14 @@ def _imported(text: str, match: re.Match[str]) -> Function:
         raise DataNotFoundError(f"{text}: no module {error.name!r}; stand in its folder, or install it") from error
     except AttributeError as error:
         raise DataNotFoundError(f"{text}: {error}") from error
-    if not callable(found) and not hasattr(found, "predict"):
+    if not callable(getattr(found, "predict", found)):
         raise ArgumentError(f"{text} is a {type(found).__name__}; name a function or an object with a method `predict`")
     return found  # type: ignore[no-any-return]
 
 
 def _function(model: Any, name: str, place: Place, device: torch.device) -> Contender:
+    if not (name.strip() and name.isprintable() and len(name) <= LONGEST_NAME):
+        raise ArgumentError(f"name={name[:70]!r}; give one line of 1 to {LONGEST_NAME} printable characters")
     dataset = place.named(f"the function {name}")
     steps = DEFAULT_STEPS_INPUT if place.n_steps_input is None else place.n_steps_input
     windows = open_split(dataset, place.data, place.split, n_steps_input=steps)

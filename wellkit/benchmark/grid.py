@@ -233,7 +233,7 @@ def _take_up(config: BenchmarkConfig, folder: Path) -> None:
     if path.exists():
         try:
             before = BenchmarkConfig.parse(json.loads(path.read_text(encoding="utf-8")), source=str(path))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DocumentError(f"{path}: damaged ({error}); choose another folder with --to") from error
         later = {model.name: model for model in config.models}
         changed = [key for key in ("data", "split", "rollout_steps", "training") if _differs(before, config, key)]

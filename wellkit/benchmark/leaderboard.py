@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wellkit.benchmark.checking import check_result
+from wellkit.benchmark.predictions import open_predictions
 from wellkit.errors import DataNotFoundError, DocumentError, DocumentVersionError, ScoreError
 from wellkit.fetch.disk import locked_folder, write_atomically
 from wellkit.schemas.board import BoardEntry, Verification
@@ -78,7 +79,7 @@ def add(
     entries = [_enter(result, source, predictions=predictions, data=data) for result, source in loaded]
     path = Path(board)
     with locked_folder(path.absolute().parent, told_as=path):
-        held = {entry.result.id: entry for entry in (read(path) if path.exists() else ())}
+        held = {entry.result.id: entry for entry in (read(path) if os.path.lexists(path) else ())}
         new: list[str] = []
         replaced: list[str] = []
         kept: list[str] = []
@@ -125,7 +126,7 @@ def read(board: str | os.PathLike[str]) -> list[BoardEntry]:
             continue
         try:
             content = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DocumentError(f"{path}, line {number}: not JSON ({error})") from error
         entry = _parse_entry(content, f"{path}, line {number}")
         check_result(entry.result, source=f"{path}, line {number}")
@@ -194,7 +195,7 @@ def _load(item: Result | str | os.PathLike[str]) -> tuple[Result, str]:
         raise DataNotFoundError(f"{source}: no such result file; wellkit evaluate --out writes one") from error
     except OSError as error:
         raise DocumentError(f"{source}: cannot be read ({error.strerror}); give a result file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DocumentError(f"{source}: not a JSON file ({error})") from error
     if isinstance(content, dict) and str(content.get("schema")).startswith(f"wellkit/{BoardEntry.KIND}/"):
         return _parse_entry(content, source).result, source
@@ -210,6 +211,9 @@ def _enter(
 ) -> BoardEntry:
     """The entry of a checked result, its scores computed again where that can be done."""
     verification = None
+    if predictions is not None and result.model.kind != "baseline":
+        # Under a path that names neither a baseline nor code, and only if there are predictions: no network is run.
+        predictions = open_predictions(Path(predictions).absolute()).path
     if predictions is not None or (data is not None and result.model.kind == "baseline"):
         found = _score_again(result, source, predictions, data)
         verification = Verification(

@@ -34,6 +34,6 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         raise DataNotFoundError(f"{path}: no such result file; wellkit evaluate --out writes one") from error
     except OSError as error:
         raise DocumentError(f"{path}: cannot be read ({error.strerror}); give a result file") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DocumentError(f"{path}: not a JSON file ({error})") from error
     return Result.parse(content, source=str(path))

@@ -163,6 +163,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    if not path.name:  # "" or "/"
+        raise StorageError(f"cannot write {path}: it is a folder; give the name of a file")
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     with telling(path):
         path.parent.mkdir(parents=True, exist_ok=True)

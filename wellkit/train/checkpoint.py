@@ -68,9 +68,9 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     refuse_pickle(given)
     for candidate in (given, given / "best", given / "last"):
         _restore(candidate)
-        if (candidate / RECORD).is_file() or (candidate / WEIGHTS).is_file():
+        if os.path.isfile(candidate / RECORD) or os.path.isfile(candidate / WEIGHTS):
             return candidate
-    if given.is_dir():
+    if os.path.isdir(given):
         pickles = sorted(p.name for p in given.iterdir() if p.suffix.lower() in PICKLES)
         held = f"; its {pickles[0]} is a pickle, which is refused" if pickles else ""
         raise TrainingError(f"{given}: no checkpoint here (no {RECORD}, no best/ or last/){held}")
@@ -89,7 +89,7 @@ def load_record(folder: Path) -> CheckpointRecord:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise TrainingError(f"{folder}: {RECORD} is missing, so nothing is known about the weights") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: damaged ({error}); use another checkpoint") from error
     return CheckpointRecord.parse(content, source=str(path))
 
@@ -168,8 +168,10 @@ def _aside(folder: Path) -> Path:
 
 def _restore(folder: Path) -> None:
     """Bring back a checkpoint that was moved aside when the process died before its successor had its name."""
+    if os.path.exists(folder) or not folder.name:  # "/" has no name, "." is there
+        return
     aside = _aside(folder)
-    if not folder.exists() and (aside / RECORD).is_file():
+    if os.path.isfile(aside / RECORD):
         aside.rename(folder)
 
 

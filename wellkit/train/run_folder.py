@@ -242,7 +242,7 @@ def read_config(run: Path) -> TrainConfig:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise TrainingError(f"{run}: no run to resume here ({CONFIG} is missing); wellkit train writes one") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: damaged ({error}); start the run again with --overwrite") from error
     return TrainConfig.parse(content, source=str(path))
 

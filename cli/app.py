@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import warnings
 from typing import Any, TextIO
@@ -82,6 +83,9 @@ def main() -> None:
     """Entry point: run a command; a known failure becomes one line on stderr and exit status 1."""
     told = warnings.showwarning
     warnings.showwarning = _show_warning
+    # Python leaves nothing in the place of a stream that was closed before it began (`wellkit list >&-`).
+    sys.stdout = sys.stdout or io.StringIO()
+    sys.stderr = sys.stderr or io.StringIO()
     try:
         app()
     except WellkitError as error:

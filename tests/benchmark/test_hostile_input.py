@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,27 @@ def test_only_predictions_are_taken_for_predictions(
     added = leaderboard.add([kept], "board.jsonl", predictions="persistence", data=advection)
     assert added.recomputed == (kept.id,)
     assert json.loads(Path("board.jsonl").read_text())["verification"]["predictions_sha256"]
+
+
+def test_a_pipe_in_place_of_an_array_is_not_waited_for(advection: Path, tmp_path: Path) -> None:
+    evaluate(half, data=advection, dataset=NAME, device="cpu", save_predictions=tmp_path / "predictions")
+    (tmp_path / "predictions/rollout/000000.npy").unlink()
+    os.mkfifo(tmp_path / "predictions/rollout/000000.npy")
+    with pytest.raises(PredictionsError, match=r"000000\.npy: is not a file"):
+        evaluate(tmp_path / "predictions", data=advection)
+
+
+def test_boards_written_by_other_tools(tmp_path: Path) -> None:
+    """Unescaped, JSON may hold what Python takes for the end of a line."""
+    leaderboard.add([make_result("fno", model={"url": "https://example.org/a\u2028b"})], tmp_path / "board.jsonl")
+    line = json.dumps(json.loads((tmp_path / "board.jsonl").read_text()), ensure_ascii=False)
+    (tmp_path / "board.jsonl").write_text(line + "\r\n", newline="")
+    assert len(leaderboard.read(tmp_path / "board.jsonl")) == 1
+
+
+def test_streams_that_are_closed_from_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wellkit: Command
+) -> None:
+    leaderboard.add([make_result("fno")], tmp_path / "board.jsonl")
+    monkeypatch.setattr("sys.stdout", None)
+    assert wellkit("leaderboard", "show", "--board", tmp_path / "board.jsonl").returncode == 0

@@ -111,7 +111,7 @@ def read(board: str | os.PathLike[str]) -> list[BoardEntry]:
     """
     path = Path(board)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a name may hold other ends of lines
     except FileNotFoundError as error:
         raise DataNotFoundError(
             f"{path}: no such leaderboard; start it with: wellkit leaderboard add RESULT.json --board {path}"

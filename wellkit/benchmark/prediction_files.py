@@ -165,6 +165,8 @@ class NpyContainer:
         return found.reshape(stop - start, *frame)
 
     def _header(self, path: str) -> _NpyHeader:
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # a pipe would wait for ever
+            raise PredictionsError(f"{path}: is not a file")
         with _telling(path), open(path, "rb") as file:
             try:
                 version = np.lib.format.read_magic(file)

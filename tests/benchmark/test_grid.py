@@ -22,7 +22,7 @@ from wellkit.benchmark.cells import cells_of
 from wellkit.benchmark.grid import run_benchmark
 from wellkit.benchmark.grid_config import load_grid
 from wellkit.benchmark.results import load_result
-from wellkit.errors import ArgumentError, ConfigError, DataNotFoundError, DocumentVersionError, ScoreError
+from wellkit.errors import ArgumentError, ConfigError, DataNotFoundError, DocumentVersionError, ScoreError, StorageError
 from wellkit.schemas.benchmark import BenchmarkConfig
 from wellkit.train.progress import Progress
 
@@ -182,6 +182,20 @@ def test_what_makes_no_sense_is_told_before_anything_runs(advection: Path, tmp_p
         load_grid(tmp_path / "grid.toml")
 
 
+def test_a_submission_that_cannot_be_written_is_told_before_anything_runs(advection: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").touch()
+    for submit, error, why in (
+        ("full", ArgumentError, "is there already"),
+        ("file", StorageError, "a part of the path is a file"),
+        ("file/below", StorageError, "a part of the path is a file"),
+    ):
+        with pytest.raises(error, match=why):
+            run_benchmark(make_grid(advection), tmp_path / "bench", Notes(), submit=tmp_path / submit)
+    assert not (tmp_path / "bench").exists()
+
+
 def test_a_grid_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "grid.toml"
     path.write_text(
@@ -198,3 +212,6 @@ def test_a_grid_from_a_file(tmp_path: Path) -> None:
     assert config is not None
     assert (config.model, config.seed, config.batch_size, config.epochs) == ("unet_convnext", 0, 4, 2)
     assert config.model_arguments == {"init_features": 12}
+    path.write_text('schema = "wellkit/benchmark-config/1"\ndatasets = ["advection"]\ntraining = 5\n')
+    with pytest.raises(ConfigError, match=r"'training' is a int; give a table"):
+        load_grid(path)

@@ -24,7 +24,7 @@ from wellkit.benchmark.cells import BOARD, GRID, Cell, cells_of
 from wellkit.benchmark.checking import check_result
 from wellkit.benchmark.evaluate import evaluate
 from wellkit.benchmark.results import load_result, save_result
-from wellkit.benchmark.submission import write_submission
+from wellkit.benchmark.submission import check_target, write_submission
 from wellkit.errors import (
     ConfigError,
     DataNotFoundError,
@@ -106,6 +106,8 @@ def run_benchmark(
     """
     cells = cells_of(config)
     folder = Path(to)
+    if submit is not None:
+        check_target(Path(submit))
     _take_up(config, folder)
     count = processes if processes is not None else max(1, torch.cuda.device_count())
     if count < 1:

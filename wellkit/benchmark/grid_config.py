@@ -33,7 +33,10 @@ def load_grid(
     """
     content: dict[str, Any] = {"schema": BenchmarkConfig.schema_name()} if path is None else read_toml(Path(path))
     content |= {key: value for key, value in (values or {}).items() if value is not None}
-    keys = dict(content.get("training", {})) | {k: v for k, v in (training or {}).items() if v is not None}
+    told = content.get("training", {})
+    if not isinstance(told, Mapping):
+        raise ConfigError(f"{path}: 'training' is a {type(told).__name__}; give a table [training]")
+    keys = dict(told) | {k: v for k, v in (training or {}).items() if v is not None}
     for override in overrides:
         apply_override(keys, override)
     if keys:

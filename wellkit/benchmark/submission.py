@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wellkit.benchmark.cells import GRID, Cell
 from wellkit.errors import ArgumentError
-from wellkit.fetch.disk import telling
+from wellkit.fetch.disk import check_writable, telling
 from wellkit.generation.staging import staged_folder
 from wellkit.schemas.benchmark import BenchmarkConfig
 from wellkit.schemas.submission import Submission, SubmittedResult
@@ -20,6 +20,18 @@ from wellkit.train.provenance import code_version, now
 LIST = "submission.json"
 README = "README.md"
 _OF_RUN = ("config.json", "log.jsonl", "report.json", "best/checkpoint.json")
+
+
+def check_target(to: Path) -> None:
+    """Find out before long work that no submission could be written there.
+
+    Raises:
+        ArgumentError: something is there already.
+        StorageError: it cannot be written.
+    """
+    check_writable(to / LIST)
+    if to.is_dir() and any(to.iterdir()):
+        raise ArgumentError(f"{to}: is there already; choose another folder with --submit")
 
 
 def write_submission(folder: Path, cells: Sequence[Cell], config: BenchmarkConfig, to: Path) -> Path:
@@ -32,11 +44,8 @@ def write_submission(folder: Path, cells: Sequence[Cell], config: BenchmarkConfi
         StorageError: it cannot be written.
     """
 
-    def refuse() -> None:
-        raise ArgumentError(f"{to}: is there already; choose another folder with --submit")
-
     listed = []
-    with telling(to), staged_folder(to, may_replace=refuse) as staged:
+    with telling(to), staged_folder(to, may_replace=lambda: check_target(to)) as staged:
         _take(folder / GRID, staged / GRID)
         for cell in cells:
             for protocol in config.protocols:

@@ -274,18 +274,22 @@ class Distant(Numbers):
 
     is_remote = True
 
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(self, count: int, size: int, *, until: int) -> None:
         super().__init__(count)
         self.size = size
         self.asked = self.most = 0
-        self._lock = threading.Lock()
+        self._until = until
+        self._changed = threading.Condition()
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        with self._lock:
+        with self._changed:
             self.asked += 1
             self.most = max(self.most, self.asked)
-        time.sleep(0.02)
-        with self._lock:
+            self._changed.notify_all()
+            # The first wait for as many as there should be at once: on a busy machine threads are slow to begin.
+            self._changed.wait_for(lambda: self.most >= self._until, timeout=10)
+        time.sleep(0.02)  # and whoever is one too many may come
+        with self._changed:
             self.asked -= 1
         return {"number": np.array(index), "values": np.empty(self.size, np.uint8)}
 
@@ -302,14 +306,14 @@ class Distant(Numbers):
     ],
 )
 def test_what_comes_from_a_network_is_on_its_way_side_by_side(size: int, options: dict[str, Any], most: int) -> None:
-    source = Distant(24, size)
+    source = Distant(24, size, until=most)
     loader = wellkit.DataLoader(source, batch_size=1, shuffle=False, **options)
     assert [batch["number"].tolist() for batch in loader] == [[number] for number in range(24)]
     assert source.most == most
 
 
 def test_batches_that_are_larger_than_the_dataset_says() -> None:
-    source = Distant(24, 1 << 25)
+    source = Distant(24, 1 << 25, until=1)
     source.sample_nbytes = 1 << 10  # type: ignore[attr-defined]
     loader = wellkit.DataLoader(source, batch_size=1, shuffle=False, prefetch_bytes=3 << 25)
     assert [batch["number"].tolist() for batch in loader] == [[number] for number in range(24)]

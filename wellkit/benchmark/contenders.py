@@ -299,6 +299,8 @@ def _imported(text: str, match: re.Match[str]) -> Function:
 def _function(model: Any, name: str, place: Place, device: torch.device) -> Contender:
     if not (name.strip() and name.isprintable() and len(name) <= LONGEST_NAME):
         raise ArgumentError(f"name={name[:70]!r}; give one line of 1 to {LONGEST_NAME} printable characters")
+    if name in BASELINES:
+        raise ArgumentError(f"name={name!r} is that of a baseline; give the function another name")
     dataset = place.named(f"the function {name}")
     steps = DEFAULT_STEPS_INPUT if place.n_steps_input is None else place.n_steps_input
     windows = open_split(dataset, place.data, place.split, n_steps_input=steps)

@@ -127,7 +127,7 @@ class PredictionsWriter:
 
     def _may_replace(self) -> None:
         if not self._overwrite:
-            raise ArgumentError(f"{self.path} is there already; choose another folder or pass overwrite=True")
+            raise ArgumentError(f"{self.path} is there already; choose another folder, or remove it")
         if not any((self.path / name).is_file() for name in (DESCRIPTION, *ZARR_METADATA)):
             raise ArgumentError(f"{self.path} is there and holds no predictions: it is not replaced")
 

@@ -22,6 +22,7 @@ Normalization = Literal["zscore", "rms", "none"]
 Precision = Literal["float32", "tf32", "bf16", "fp16"]
 Strategy = Literal["ddp", "fsdp"]
 Targets = Literal["state", "delta"]
+Loss = Literal["mse", "vrmse"]
 Tracker = Literal["tensorboard", "wandb"]
 ModelArgument = StrictBool | StrictInt | StrictFloat | StrictStr
 
@@ -81,6 +82,10 @@ class TrainConfig(Document):
     targets: Targets = Field(
         default="state", description="what the model predicts: the next state, or the change that leads to it"
     )
+    loss: Loss = Field(
+        default="mse",
+        description="mse of normalized targets, or vrmse: every window and component weighs by its own variance",
+    )
     clip_norm: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 does not clip")
     ema_decay: float = Field(
         default=0.0, ge=0, lt=1, description="of the averaged weights that are validated and saved; 0 does not average"
@@ -116,6 +121,8 @@ class TrainConfig(Document):
             raise ValueError("pushforward = true needs n_steps_output of 2 or more: it trains on the last of them")
         if self.targets == "delta" and self.normalization == "none":
             raise ValueError("targets = 'delta' needs normalization 'zscore' or 'rms', whose delta statistics it uses")
+        if self.loss == "vrmse" and self.normalization == "none":
+            raise ValueError("loss = 'vrmse' needs normalization 'zscore' or 'rms', in whose units it tells flat frames")
         if self.strategy == "fsdp" and self.precision == "fp16":
             raise ValueError("strategy = 'fsdp' does not work with precision = 'fp16'; use 'bf16'")
         if self.accumulate > self.batch_size:

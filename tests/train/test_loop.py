@@ -256,7 +256,7 @@ def test_older_checkpoints_are_read(advection: Path, tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     for key in ("targets", "samples_seen", "stall_share", "processes"):
         del content[key]
-    for key in ("accumulate", "pushforward", "targets", "clip_norm", "ema_decay", "precision", "deterministic"):
+    for key in ("accumulate", "pushforward", "targets", "loss", "clip_norm", "ema_decay", "precision", "deterministic"):
         del content["config"][key]
     for key in ("compile", "strategy", "checkpoint_every", "trackers"):
         del content["config"][key]

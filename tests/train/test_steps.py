@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,15 +16,17 @@ from torch import Tensor, nn
 from tests.train.advection import NAME
 from tests.train.training import losses_of, weights
 from wellkit.errors import ConfigError, TrainingError
+from wellkit.metrics import vrmse
 from wellkit.normalization import ZScoreNormalization
 from wellkit.schemas.training import TrainConfig
 from wellkit.train import Progress, train
 from wellkit.train.averaging import decay_at
 from wellkit.train.data import Batch, all_finite
+from wellkit.train.losses import Units, rollout_loss
 from wellkit.train.models import build_model
 from wellkit.train.models.fno import SpectralConvolutions
 from wellkit.train.predictors import Network, ZScoreIncrements
-from wellkit.train.steps import Units, rollout_loss, share_out
+from wellkit.train.steps import share_out
 
 FNO = {"modes1": 4, "modes2": 4, "hidden_channels": 4, "lifting_channels": 8, "projection_channels": 8}
 
@@ -77,7 +81,9 @@ def gradient(w: float, truth: list[float], *, pushforward: bool) -> tuple[float,
     model = Gain(w)
     outputs = torch.tensor(truth).reshape(1, len(truth), 1, 1)
     batch = Batch([0], torch.ones(1, 1, 1, 1), outputs, None)
-    loss = rollout_loss(model, batch, units=None, nan_fill=None, pushforward=pushforward, precision=nullcontext)
+    loss = rollout_loss(
+        model, batch, loss="mse", units=None, nan_fill=None, pushforward=pushforward, precision=nullcontext
+    )
     loss.backward()  # type: ignore[no-untyped-call]
     assert model.w.grad is not None
     return float(loss.detach()), float(model.w.grad)
@@ -99,10 +105,32 @@ def test_points_outside_the_domain_are_left_out_and_windows_weigh_the_same() -> 
     nan = float("nan")
     outputs = torch.tensor([[1.0, nan, nan, nan], [2.0, 2.0, 2.0, 2.0]]).reshape(2, 1, 4, 1)
     batch = Batch([0, 1], torch.zeros(2, 1, 4, 1), outputs, None)
-    loss = rollout_loss(
-        Gain(1.0), batch, units=None, nan_fill=torch.tensor([True]), pushforward=False, precision=nullcontext
-    )
+    options: dict[str, Any] = {"pushforward": False, "precision": nullcontext}
+    loss = rollout_loss(Gain(1.0), batch, loss="mse", units=None, nan_fill=torch.tensor([True]), **options)
     assert float(loss.detach()) == (1.0 + 4.0) / 2
+
+
+@pytest.mark.parametrize("outside", [0, 2])
+def test_the_relative_loss_weighs_each_window_and_component_by_its_own_variance(outside: int) -> None:
+    # The model answers 2 everywhere. Off by 1 and -1 of a variance of 2, and by 10 and -10 of one of 200: both are
+    # sqrt(1/2). Then a flat target missed by 0.1, whose variance counts as 1e-5: sqrt(0.01 / 1e-5). And one met.
+    truth = torch.tensor([[1.0, 3.0], [-8.0, 12.0], [1.9, 1.9], [2.0, 2.0]])
+    truth = torch.cat([truth, torch.full((4, outside), float("nan"))], dim=1)
+    outputs = truth.T.reshape(1, 1, -1, 4)
+    model = Gain(2.0)
+    loss = rollout_loss(
+        model,
+        Batch([0], torch.ones(1, 1, 2 + outside, 4), outputs, None),
+        loss="vrmse",
+        units=None,
+        nan_fill=torch.tensor([True] * 4) if outside else None,
+        pushforward=False,
+        precision=nullcontext,
+    )
+    assert float(loss.detach()) == pytest.approx((2 * math.sqrt(0.5) + math.sqrt(1e3)) / 4, rel=1e-5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert model.w.grad is not None
+    assert math.isfinite(float(model.w.grad))
 
 
 class Change(nn.Module):
@@ -140,13 +168,32 @@ def test_the_loss_of_a_change_is_in_units_of_changes() -> None:
 
     def loss(change: float) -> float:
         model = Change([change, change, change])
-        error = rollout_loss(model, batch, units=units, nan_fill=None, pushforward=False, precision=nullcontext)
-        return float(error.detach())
+        options: dict[str, Any] = {"nan_fill": None, "pushforward": False, "precision": nullcontext}
+        return float(rollout_loss(model, batch, loss="mse", units=units, **options).detach())
 
     assert loss(2.0) == pytest.approx(0.0, abs=1e-10)
     # off by 1 in every step: the first state misses by one deviation of a change, the second by two
     assert loss(3.0) == pytest.approx((1 + 4) / 2)
     assert Units.of(ZScoreNormalization(STATISTICS, ["a", "b"], []), torch.device("cpu")) is None
+
+
+def test_the_relative_loss_of_a_change_is_the_vrmse_of_the_states() -> None:
+    normalization = ZScoreIncrements(STATISTICS, ["a", "b"], [])
+    rng = np.random.default_rng(7)
+    frames = torch.tensor(rng.normal([10.0, 1.0, 2.0], [2.0, 4.0, 8.0], (6, 2, 5, 3)), dtype=torch.float32)
+    normalized = normalization.normalize_flattened(frames)
+    model = Change([2.0, -1.0, 0.5])
+    loss = rollout_loss(
+        model,
+        Batch([0], normalized[:, :1], normalized[:, 1:], None),
+        loss="vrmse",
+        units=Units.of(normalization, torch.device("cpu")),
+        nan_fill=None,
+        pushforward=False,
+        precision=nullcontext,
+    )
+    reached = Network(model, normalization).predict(frames[:, :1], None).detach()
+    assert float(loss.detach()) == pytest.approx(float(vrmse(reached, frames[:, 1], n_spatial_dims=1, eps=0.0).mean()))
 
 
 def test_pieces_change_nothing_but_rounding(advection: Path, tmp_path: Path) -> None:
@@ -247,6 +294,7 @@ def test_a_sum_tells_of_numbers_that_are_not_finite() -> None:
     ("keys", "words"),
     [
         ({"pushforward": True}, "pushforward = true needs n_steps_output of 2 or more"),
+        ({"loss": "vrmse", "normalization": "none"}, "loss = 'vrmse' needs normalization"),
         ({"targets": "delta", "normalization": "none"}, "targets = 'delta' needs normalization"),
         ({"strategy": "fsdp", "precision": "fp16"}, "use 'bf16'"),
         ({"accumulate": 9}, "accumulate = 9 pieces of a batch_size of 8"),

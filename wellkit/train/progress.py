@@ -17,7 +17,7 @@ class Progress:
         done, total: batches of this phase; for "epoch" epochs, `total` None under a time budget alone.
         epoch: the current epoch, from 1; 0 in evaluation.
         fraction: share of the whole budget that is used up, 0 to 1.
-        loss: mean squared error in normalized units: of the last batch ("train") or the epoch's mean
+        loss: what training minimizes (`TrainConfig.loss`): of the last batch ("train") or the epoch's mean
             ("epoch").
         valid_vrmse: with phase "epoch".
         learning_rate: of the last step.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from wellkit.normalization import Normalization
 from wellkit.schemas.training import TrainConfig
 from wellkit.train.averaging import WeightAverage, put, whole
 from wellkit.train.data import Batch, all_finite
-from wellkit.train.predictors import Increments, advance, fill_nan, next_normalized
+from wellkit.train.losses import Units, rollout_loss
 from wellkit.train.processes import Processes
 
 
@@ -56,91 +56,6 @@ def share_out(
             pieces.append(Piece(own, len(own) / len(batch)) if own else Piece(batch[:1], 0.0))
         steps.append(tuple(pieces))
     return steps
-
-
-@dataclass(frozen=True)
-class Units:
-    """From a change that a network answers with to the next state: state = last + (output + shift) / ratio.
-
-    States are in the normalized units of states, the output in those of changes.
-
-    Attributes:
-        ratio: (channel,) scale of states over scale of changes.
-        shift: (channel,) mean change over scale of changes.
-    """
-
-    ratio: Tensor
-    shift: Tensor
-
-    @classmethod
-    def of(cls, normalization: Normalization | None, device: torch.device) -> Units | None:
-        """Those of a normalization of `Increments`; None for a network that answers with states."""
-        if not isinstance(normalization, Increments):
-            return None
-        assert isinstance(normalization, Normalization)
-        ratios, shifts = [], []
-        for field in normalization.core_field_names:
-            _, scale = normalization.affine(field)
-            mean_change, scale_of_change = normalization.affine(field, delta=True)
-            ratios.append(torch.as_tensor(scale / scale_of_change).flatten())
-            shifts.append(torch.as_tensor(mean_change / scale_of_change).flatten())
-        return cls(torch.cat(ratios).to(device), torch.cat(shifts).to(device))
-
-    def wanted(self, last: Tensor, following: Tensor) -> Tensor:
-        """What a network should answer to get from state `last` to state `following`."""
-        return (following - last) * self.ratio - self.shift
-
-    def reached(self, last: Tensor, output: Tensor) -> Tensor:
-        """The state a network's answer leads to from state `last`."""
-        return last + (output + self.shift) / self.ratio
-
-
-def rollout_loss(
-    model: nn.Module,
-    batch: Batch,
-    *,
-    units: Units | None,
-    nan_fill: Tensor | None,
-    pushforward: bool,
-    precision: Callable[[], AbstractContextManager[Any]],
-) -> Tensor:
-    """Mean squared error in normalized units over the output steps, the model fed its own predictions.
-
-    The gradient goes through all steps. With `pushforward` (Brandstetter et al., arXiv 2202.03376) it is that of the
-    last step alone: the steps before it run without gradients and only make the input it learns to start from. A
-    network that predicts changes is compared with the change that leads from its own last state to the true next one.
-
-    Points whose target is NaN (allowed by the card) are left out; every window weighs the same.
-
-    Args:
-        precision: its context is entered for every call of the model. The loss is float32 whatever it is.
-    """
-    window = fill_nan(batch.inputs, nan_fill)
-    losses = []
-    last_step = batch.outputs.shape[1] - 1
-    for step in range(last_step + 1):
-        silent = pushforward and step < last_step
-        with torch.no_grad() if silent else nullcontext():
-            with precision():
-                output = next_normalized(model, window, batch.constants)
-            output = output.float()
-            last = window[:, -1]
-            if not silent:
-                following = batch.outputs[:, step]
-                target = following if units is None else units.wanted(last, following)
-                losses.append(_error(output, target, nan_fill is not None))
-            if step < last_step:
-                window = advance(window, output if units is None else units.reached(last, output))
-    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-
-
-def _error(output: Tensor, target: Tensor, masked: bool) -> Tensor:
-    if not masked:
-        return (output - target).square().mean()
-    # NaN must be gone before the difference: its gradient would be NaN even behind a mask.
-    inside = ~target.isnan()
-    squared = (output - target.masked_fill(~inside, 0.0)).square().masked_fill(~inside, 0.0)
-    return (squared.flatten(1).sum(1) / inside.flatten(1).sum(1).clamp(min=1)).mean()
 
 
 @dataclass(frozen=True)
@@ -248,6 +163,7 @@ class Learner:
                 loss = rollout_loss(
                     self.model,
                     batch,
+                    loss=config.loss,
                     units=self._units,
                     nan_fill=self._nan_fill,
                     pushforward=config.pushforward,

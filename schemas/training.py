@@ -122,7 +122,7 @@ class TrainConfig(Document):
         if self.targets == "delta" and self.normalization == "none":
             raise ValueError("targets = 'delta' needs normalization 'zscore' or 'rms', whose delta statistics it uses")
         if self.loss == "vrmse" and self.normalization == "none":
-            raise ValueError("loss = 'vrmse' needs normalization 'zscore' or 'rms', in whose units it tells flat frames")
+            raise ValueError("loss = 'vrmse' needs normalization 'zscore' or 'rms': its units tell flat frames")
         if self.strategy == "fsdp" and self.precision == "fp16":
             raise ValueError("strategy = 'fsdp' does not work with precision = 'fp16'; use 'bf16'")
         if self.accumulate > self.batch_size:

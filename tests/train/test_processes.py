@@ -40,6 +40,7 @@ def test_two_processes_train_the_model_that_one_would(advection: Path, tmp_path:
     jobs = {
         "ddp": plain,
         "fsdp": configure(advection, strategy="fsdp"),
+        "relative": configure(advection, epochs=2, loss="vrmse"),
         "all ddp": everything,
         "all fsdp": everything.model_copy(update={"strategy": "fsdp"}),
     }

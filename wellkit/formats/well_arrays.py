@@ -56,11 +56,11 @@ def write_dataset(
 
     Args:
         to: the dataset's folder; made if it does not exist.
-        fields: name -> array (trajectory, time, x[, y[, z]][, D[, D]]) with D = number of spatial axes: one trailing
-            axis makes a vector, two a tensor.
+        fields: name -> array `(trajectory, time, x[, y[, z]][, D[, D]])` with D = number of spatial axes: one
+            trailing axis makes a vector, two a tensor.
         axes: name -> coordinates (point), in the order of the arrays' spatial axes.
         time: times of the frames (time), or of each trajectory's (trajectory, time).
-        constant_fields: name -> array (trajectory, x[, y[, z]][, D[, D]]), or without the first axis where all
+        constant_fields: name -> array `(trajectory, x[, y[, z]][, D[, D]])`, or without the first axis where all
             trajectories share it.
         scalars: name -> number, or one for each trajectory (trajectory).
         boundaries: axis -> PERIODIC, WALL or OPEN, or a pair of them for its lower and upper end. An axis that is not

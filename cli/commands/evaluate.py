@@ -54,7 +54,7 @@ def evaluate(
     from wellkit.benchmark.contenders import prepare
     from wellkit.benchmark.evaluate import How, evaluate_contender, save_result
     from wellkit.benchmark.examples import rollout_example
-    from wellkit.benchmark.pictures import animate_rollout, check_pictures, draw_rollout
+    from wellkit.benchmark.pictures import animate_rollout, check_pictures, check_subject, draw_rollout
     from wellkit.fetch.disk import check_writable
     from wellkit.train.data import choose_device
 
@@ -72,6 +72,8 @@ def evaluate(
         name=name,
         device=choose_device(device),
     )
+    if picture is not None or gif is not None:
+        check_subject(contender, trajectory=trajectory, fields=fields)
     with progress_bars() as bars:
         result = evaluate_contender(
             contender, how, model=model, save_predictions=save_predictions, progress=EvaluationBars(bars)

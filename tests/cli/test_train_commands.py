@@ -75,9 +75,16 @@ def test_bad_input_is_one_line(base: Path, tmp_path: Path, wellkit: Command) -> 
     (tmp_path / "file").write_text("")
     assert "cannot make run folder" in wellkit.refused("train", NAME, "--data", base, "--to", tmp_path / "file" / "run")
     assert "no such run or checkpoint folder" in wellkit.refused("evaluate", tmp_path / "nothing")
+    assert "is a file; a run or checkpoint is a folder" in wellkit.refused("evaluate", tmp_path / "file")
     (tmp_path / "model.pt").write_bytes(b"")
     assert "pickle files are refused" in wellkit.refused("evaluate", tmp_path / "model.pt")
     assert "must end in .png" in wellkit.refused("evaluate", "mean", "--dataset", NAME, "--picture", tmp_path / "a.jpg")
+    # before anything is scored: no result is written
+    drawn = ("evaluate", "mean", "--dataset", NAME, "--data", base, "--out", tmp_path / "r.json")
+    picture = ("--picture", tmp_path / "a.png")
+    assert "trajectory 99 is out of range" in wellkit.refused(*drawn, *picture, "--trajectory", 99)
+    assert "Did you mean tracer" in wellkit.refused(*drawn, *picture, "--field", "tracr")
+    assert not (tmp_path / "r.json").exists()
     (tmp_path / "folder").mkdir()
     for target, why in ((tmp_path / "file" / "a.json", "is a file, not a folder"), (tmp_path / "folder", "directory")):
         # told before the scoring, which would be lost: the model is not even looked for

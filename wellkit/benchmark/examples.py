@@ -43,6 +43,15 @@ class RolloutExample:
     title: str
 
 
+def check_trajectory(contender: Contender, trajectory: int) -> None:
+    """ArgumentError where the contender's split has no trajectory of that number."""
+    count = sum(contender.windows.metadata.n_trajectories_per_file)
+    if not 0 <= trajectory < count:
+        raise ArgumentError(
+            f"trajectory {trajectory} is out of range: {contender.name} ({contender.split}) has {count}, from 0"
+        )
+
+
 def rollout_example(
     contender: Contender, *, trajectory: int = 0, max_steps: int | None = None, eps: float = DEFAULT_EPS
 ) -> RolloutExample:
@@ -56,12 +65,8 @@ def rollout_example(
     Raises:
         ArgumentError: there is no such trajectory.
     """
+    check_trajectory(contender, trajectory)
     metadata = contender.windows.metadata
-    count = sum(metadata.n_trajectories_per_file)
-    if not 0 <= trajectory < count:
-        raise ArgumentError(
-            f"trajectory {trajectory} is out of range: {contender.name} ({contender.split}) has {count}, from 0"
-        )
     plan = plan_rollouts(
         contender.name,
         contender.data,

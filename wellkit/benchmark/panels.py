@@ -23,17 +23,16 @@ _LOG_RATIO = 30.0  # positive fields that span more than this are drawn on a log
 _PERCENTILES = (0.2, 99.8)
 
 
-def choose_fields(example: RolloutExample, fields: Sequence[str] | None) -> list[int]:
-    """Numbers of the components to draw; ArgumentError for an unknown one."""
+def choose_fields(names: Sequence[str], fields: Sequence[str] | None) -> list[int]:
+    """Numbers of the components to draw, of those there are (`names`); ArgumentError for an unknown one."""
     for name in fields or ():
-        if name not in example.names:
+        if name not in names:
             raise ArgumentError(
-                f"there is no field {name!r} to draw; there are {', '.join(example.names)}."
-                f"{did_you_mean(name, example.names)}"
+                f"there is no field {name!r} to draw; there are {', '.join(names)}.{did_you_mean(name, names)}"
             )
     if fields is not None:
-        return [example.names.index(name) for name in fields]
-    return list(range(len(example.names)))[:_MAX_FIELDS]
+        return [names.index(name) for name in fields]
+    return list(range(len(names)))[:_MAX_FIELDS]
 
 
 def choose_steps(example: RolloutExample, steps: Sequence[int] | None) -> list[int]:

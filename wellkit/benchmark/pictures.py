@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from wellkit.benchmark.examples import RolloutExample
+from wellkit.benchmark.contenders import Contender
+from wellkit.benchmark.examples import RolloutExample, check_trajectory
 from wellkit.benchmark.panels import (
     PANEL,
     TALLEST,
@@ -34,10 +35,11 @@ from wellkit.benchmark.panels import (
     show_map,
 )
 from wellkit.frameworks import require
+from wellkit.train.data import components
 
 
 def check_pictures(*, png: str | os.PathLike[str] | None = None, gif: str | os.PathLike[str] | None = None) -> None:
-    """Find out before a long evaluation that its pictures could not be written.
+    """Find out before a long evaluation that its pictures could not be written (`check_subject`: nor drawn).
 
     Raises:
         ArgumentError: a file name that is not `.png` or `.gif`.
@@ -50,6 +52,16 @@ def check_pictures(*, png: str | os.PathLike[str] | None = None, gif: str | os.P
         check_target(png, ".png")
     if gif is not None:
         check_target(gif, ".gif")
+
+
+def check_subject(contender: Contender, *, trajectory: int, fields: Sequence[str]) -> None:
+    """Find out before a long evaluation that there is nothing of that kind to draw.
+
+    Raises:
+        ArgumentError: there is no such trajectory or component.
+    """
+    check_trajectory(contender, trajectory)
+    choose_fields(components(contender.windows), fields)
 
 
 def draw_rollout(
@@ -71,7 +83,7 @@ def draw_rollout(
         StorageError: the file cannot be written.
     """
     target = check_target(path, ".png")
-    shown = choose_fields(example, fields)
+    shown = choose_fields(example.names, fields)
     columns = choose_steps(example, steps)
     if len(example.axes) == 1:
         figure = _draw_lines(example, shown, columns)
@@ -99,7 +111,7 @@ def animate_rollout(
         ArgumentError, MissingDependencyError, StorageError: as `draw_rollout`.
     """
     target = check_target(path, ".gif")
-    shown = choose_fields(example, fields)[: None if fields else 2]
+    shown = choose_fields(example.names, fields)[: None if fields else 2]
     image = require("PIL.Image", extra="train", purpose="writing a GIF")
     count = min(max_frames, len(example.steps))
     chosen = np.unique(np.linspace(0, len(example.steps) - 1, count).round().astype(int))

@@ -74,6 +74,8 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         pickles = sorted(p.name for p in given.iterdir() if p.suffix.lower() in PICKLES)
         held = f"; its {pickles[0]} is a pickle, which is refused" if pickles else ""
         raise TrainingError(f"{given}: no checkpoint here (no {RECORD}, no best/ or last/){held}")
+    if os.path.lexists(given):
+        raise TrainingError(f"{given} is a file; a run or checkpoint is a folder")
     raise TrainingError(f"{given}: no such run or checkpoint folder; wellkit train writes one (--to)")
 
 

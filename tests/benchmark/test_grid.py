@@ -22,7 +22,15 @@ from wellkit.benchmark.cells import cells_of
 from wellkit.benchmark.grid import run_benchmark
 from wellkit.benchmark.grid_config import load_grid
 from wellkit.benchmark.results import load_result
-from wellkit.errors import ArgumentError, ConfigError, DataNotFoundError, DocumentVersionError, ScoreError, StorageError
+from wellkit.errors import (
+    ArgumentError,
+    ConfigError,
+    DataNotFoundError,
+    DocumentError,
+    DocumentVersionError,
+    ScoreError,
+    StorageError,
+)
 from wellkit.schemas.benchmark import BenchmarkConfig
 from wellkit.train.progress import Progress
 
@@ -180,6 +188,15 @@ def test_what_makes_no_sense_is_told_before_anything_runs(advection: Path, tmp_p
     (tmp_path / "grid.toml").write_text('schema = "wellkit/benchmark-config/9"\n')
     with pytest.raises(DocumentVersionError, match="version unknown"):
         load_grid(tmp_path / "grid.toml")
+
+
+def test_a_damaged_board_is_told_before_anything_runs(advection: Path, tmp_path: Path) -> None:
+    (tmp_path / "leaderboard.jsonl").write_text("{half a li\n")
+    notes = Notes()
+    with pytest.raises(DocumentError, match=r"leaderboard\.jsonl, line 1: not JSON"):
+        run_benchmark(make_grid(advection), tmp_path, notes)
+    assert not notes.cells
+    assert not notes.failures
 
 
 def test_a_submission_that_cannot_be_written_is_told_before_anything_runs(advection: Path, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def run_benchmark(
 
     Raises:
         ConfigError, ArgumentError: the grid makes no sense.
+        DocumentError: the board of an earlier call is damaged.
         StorageError: a folder cannot be written.
         ScoreError: nothing could be scored.
     """
@@ -113,6 +114,7 @@ def run_benchmark(
     if count < 1:
         raise ConfigError(f"processes={count}; give a whole number from 1 up")
     board = folder / BOARD
+    _recomputed(board)  # a damaged board is told now, not by every cell after its training
     results, failures = [], []
     for number, cell in enumerate(cells, start=1):
         try:

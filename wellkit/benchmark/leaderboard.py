@@ -17,6 +17,7 @@ from typing import Any
 
 from wellkit.benchmark.checking import check_result
 from wellkit.benchmark.predictions import open_predictions
+from wellkit.benchmark.results import read_result_file
 from wellkit.errors import DataNotFoundError, DocumentError, DocumentVersionError, ScoreError
 from wellkit.fetch.disk import locked_folder, write_atomically
 from wellkit.schemas.board import BoardEntry, Verification
@@ -189,14 +190,7 @@ def _load(item: Result | str | os.PathLike[str]) -> tuple[Result, str]:
     if isinstance(item, Result):
         return item, f"result of {item.model.name!r}"
     source = str(item)
-    try:
-        content = json.loads(Path(item).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataNotFoundError(f"{source}: no such result file; wellkit evaluate --out writes one") from error
-    except OSError as error:
-        raise DocumentError(f"{source}: cannot be read ({error.strerror}); give a result file") from error
-    except (ValueError, RecursionError) as error:
-        raise DocumentError(f"{source}: not a JSON file ({error})") from error
+    content = read_result_file(item)
     if isinstance(content, dict) and str(content.get("schema")).startswith(f"wellkit/{BoardEntry.KIND}/"):
         return _parse_entry(content, source).result, source
     return Result.parse(content, source=source), source
